@@ -1,0 +1,1 @@
+"""The OpenAI-compatible API: auth, routing, relaying, admin."""

@@ -1,0 +1,193 @@
+"""Distillation jobs: rows with a lease, so that one worker at a time holds a job and a dead one's is taken over."""
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from ledger import schema
+from ledger.audit import record as audit
+from ledger.store import Store, now_ms
+
+__all__ = (
+    "ACTIVE_STATES",
+    "FINAL_STATES",
+    "LEASE_MS",
+    "Job",
+    "JobError",
+    "add_event",
+    "cancel",
+    "claim",
+    "create",
+    "events",
+    "get",
+    "heartbeat",
+    "list_jobs",
+    "set_state",
+)
+
+LEASE_MS: Final = 30_000
+ACTIVE_STATES: Final = ("queued", "building", "training", "evaluating")
+WAITING_STATES: Final = ("awaiting_approval", "canary")
+FINAL_STATES: Final = ("live", "rejected", "failed", "cancelled", "rolled_back")
+
+
+class JobError(ValueError):
+    """A job that does not exist, or a change that its state or its lease does not allow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One re-distillation. Times are milliseconds since the epoch."""
+
+    id: str
+    state: str
+    trigger: str
+    actor: str
+    settings: dict[str, Any]
+    created_at: int
+    updated_at: int
+    lease_owner: str | None
+    lease_until: int | None
+    cancel_requested: bool
+    release_id: str | None
+    error: str | None
+    result: dict[str, Any]
+
+
+def create(store: Store, trigger: str, actor: str, settings: Mapping[str, Any]) -> Job:
+    """Queue a job."""
+    now = now_ms()
+    job = Job(
+        f"job_{secrets.token_hex(6)}", "queued", trigger, actor, dict(settings), now, now,
+        None, None, False, None, None, {},
+    )  # fmt: skip
+    with store.write() as connection:
+        connection.execute(sa.insert(schema.jobs).values({f: getattr(job, f) for f in Job.__slots__}))
+        audit(connection, actor, "job.create", job.id, {"trigger": trigger})
+    return job
+
+
+def get(store: Store, job_id: str) -> Job:
+    """One job. Raises `JobError`."""
+    with store.read() as connection:
+        row = connection.execute(sa.select(schema.jobs).where(schema.jobs.c.id == job_id)).first()
+    if row is None:
+        raise JobError(f"there is no job {job_id!r}; `stillroom distill list` shows them")
+    return Job(*row)
+
+
+def list_jobs(store: Store, limit: int = 100) -> list[Job]:
+    """The newest jobs, newest first."""
+    with store.read() as connection:
+        rows = connection.execute(sa.select(schema.jobs).order_by(schema.jobs.c.created_at.desc()).limit(limit))
+        return [Job(*row) for row in rows]
+
+
+def claim(store: Store, owner: str, job_id: str | None = None) -> Job | None:
+    """Take the oldest active job whose lease is free or has run out (or the one named), or None."""
+    table, now = schema.jobs, now_ms()
+    free = sa.or_(table.c.lease_until.is_(None), table.c.lease_until < now)
+    condition = sa.and_(table.c.state.in_(ACTIVE_STATES), free)
+    if job_id is not None:
+        condition = sa.and_(condition, table.c.id == job_id)
+    pick = sa.select(table.c.id).where(condition).order_by(table.c.created_at).limit(1)
+    with store.write() as connection:
+        if connection.dialect.name == "postgresql":
+            pick = pick.with_for_update(skip_locked=True)
+        found = connection.execute(pick).scalar()
+        if found is None:
+            return None
+        row = connection.execute(
+            sa.update(table)
+            .where(table.c.id == found)
+            .values(lease_owner=owner, lease_until=now + LEASE_MS, updated_at=now)
+            .returning(*table.columns)
+        ).one()
+    return Job(*row)
+
+
+def heartbeat(store: Store, job_id: str, owner: str) -> Job:
+    """Renew the lease. Raises `JobError` when another worker holds it: stop working on the job then."""
+    table, now = schema.jobs, now_ms()
+    with store.write() as connection:
+        row = connection.execute(
+            sa.update(table)
+            .where(table.c.id == job_id, table.c.lease_owner == owner)
+            .values(lease_until=now + LEASE_MS)
+            .returning(*table.columns)
+        ).first()
+    if row is None:
+        raise JobError(f"job {job_id} is held by another worker")
+    return Job(*row)
+
+
+def set_state(store: Store, job_id: str, owner: str, state: str, **values: Any) -> None:
+    """Move a job that this owner holds to a state, with other columns; a final state frees the lease.
+
+    Raises `JobError` when another worker holds it.
+    """
+    if state not in ACTIVE_STATES:
+        values |= {"lease_owner": None, "lease_until": None}
+    table = schema.jobs
+    with store.write() as connection:
+        done = connection.execute(
+            sa.update(table)
+            .where(table.c.id == job_id, table.c.lease_owner == owner)
+            .values(state=state, updated_at=now_ms(), **values)
+        )
+        if not done.rowcount:
+            raise JobError(f"job {job_id} is held by another worker")
+        _event(connection, job_id, "state", {"state": state})
+
+
+def settle(store: Store, job_id: str, state: str) -> None:
+    """Move a waiting job to its end (approved, rejected, rolled back) without a lease."""
+    table = schema.jobs
+    with store.write() as connection:
+        connection.execute(
+            sa.update(table)
+            .where(table.c.id == job_id, table.c.lease_owner.is_(None))
+            .values(state=state, updated_at=now_ms())
+        )
+        _event(connection, job_id, "state", {"state": state})
+
+
+def cancel(store: Store, job_id: str, actor: str) -> Job:
+    """Ask for a job to stop: a queued one ends at once, a running one when its worker sees it (seconds).
+
+    Raises `JobError` for a job that has ended.
+    """
+    job = get(store, job_id)
+    if job.state in FINAL_STATES:
+        raise JobError(f"job {job_id} has ended already ({job.state})")
+    held = job.lease_until is not None and job.lease_until > now_ms()
+    values: dict[str, Any] = {"cancel_requested": True, "updated_at": now_ms()}
+    if not held:
+        values["state"] = "cancelled"
+    with store.write() as connection:
+        connection.execute(sa.update(schema.jobs).where(schema.jobs.c.id == job_id).values(values))
+        audit(connection, actor, "job.cancel", job_id, {"state": job.state})
+    return get(store, job_id)
+
+
+def add_event(store: Store, job_id: str, kind: str, data: Mapping[str, Any]) -> None:
+    """Add to a job's history: progress, a log line, a verdict."""
+    with store.write() as connection:
+        _event(connection, job_id, kind, data)
+
+
+def events(store: Store, job_id: str, after: int = 0) -> list[dict[str, Any]]:
+    """A job's events with an id above ``after``, oldest first."""
+    table = schema.job_events
+    with store.read() as connection:
+        rows = connection.execute(
+            sa.select(table).where(table.c.job_id == job_id, table.c.id > after).order_by(table.c.id)
+        ).mappings()
+        return [dict(row) for row in rows]
+
+
+def _event(connection: sa.Connection, job_id: str, kind: str, data: Mapping[str, Any]) -> None:
+    connection.execute(sa.insert(schema.job_events).values(job_id=job_id, at=now_ms(), kind=kind, data=dict(data)))

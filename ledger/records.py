@@ -1,0 +1,102 @@
+"""What is recorded of one request, and how it is encoded for the spool and the store."""
+
+from typing import Any
+
+import msgspec
+import zstandard
+
+__all__ = (
+    "NANO",
+    "Content",
+    "RequestRecord",
+    "decode_content",
+    "decode_record",
+    "encode_content",
+    "encode_record",
+    "nano",
+)
+
+NANO = 1_000_000_000
+"""Money is kept as integers of a billionth of the currency unit: sums are exact."""
+
+
+def nano(amount: float) -> int:
+    """The amount in currency units as integer nano-units, rounded to the nearest."""
+    return round(amount * NANO)
+
+
+class Content(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """What was said. Kept apart from the row, so that it can be expired or refused alone."""
+
+    messages: list[dict[str, Any]]
+    answer: str = ""
+    student_answer: str | None = None
+    """The student's answer where it was abandoned, or where the teacher answered beside it."""
+    teacher_logprobs: list[Any] | None = None
+    """The teacher's tokens as in OpenAI's ``logprobs.content`` (token, logprob, top_logprobs)."""
+
+
+class RequestRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """One row of ``requests``. Times are milliseconds, ``created_at`` is milliseconds since the epoch,
+    money is nano-units of the settings' currency.
+    """
+
+    id: str
+    created_at: int
+    key_id: str | None = None
+    endpoint: str = "chat.completions"
+    model: str = ""
+    route: str
+    reason: str
+    release_id: str | None = None
+    score: float | None = None
+    confidence: float | None = None
+    propensity: float = 1.0
+    status: int = 200
+    error_code: str | None = None
+    finish_reason: str | None = None
+    stream: bool = False
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    attempt_prompt_tokens: int = 0
+    """Tokens of a student's attempt that was abandoned for the teacher."""
+    attempt_completion_tokens: int = 0
+    cost_nano: int = 0
+    baseline_nano: int = 0
+    latency_ms: float = 0.0
+    first_token_ms: float | None = None
+    tags: list[str] = []
+    trainable: bool = True
+    """False where the caller opted out (``x-stillroom-log: off`` or ``store: false``)."""
+    content: Content | None = None
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(RequestRecord)
+_content_encoder = msgspec.json.Encoder()
+_content_decoder = msgspec.json.Decoder(Content)
+_compressor = zstandard.ZstdCompressor(level=3)
+_decompressor = zstandard.ZstdDecompressor()
+
+MAX_CONTENT_BYTES = 64 * 1024 * 1024
+
+
+def encode_record(record: RequestRecord) -> bytes:
+    """The record as MessagePack, content included: the payload of one spool frame."""
+    return _encoder.encode(record)
+
+
+def decode_record(payload: bytes) -> RequestRecord:
+    """Raises ``msgspec.MsgspecError`` for a payload that is not a record."""
+    return _decoder.decode(payload)
+
+
+def encode_content(content: Content) -> bytes:
+    """JSON compressed with zstd: the ``body`` of a row of ``contents``."""
+    return _compressor.compress(_content_encoder.encode(content))
+
+
+def decode_content(body: bytes) -> Content:
+    """The inverse of `encode_content`."""
+    return _content_decoder.decode(_decompressor.decompress(body, max_output_size=MAX_CONTENT_BYTES))

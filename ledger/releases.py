@@ -1,0 +1,155 @@
+"""Releases and their states. Exactly one release is live, held by a unique index."""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from ledger import schema
+from ledger.audit import record as audit
+from ledger.store import Store, now_ms
+
+__all__ = (
+    "Release",
+    "ReleaseError",
+    "add",
+    "get",
+    "list_releases",
+    "live",
+    "promote",
+    "reject",
+    "rollback",
+    "served",
+)
+
+SERVED_STATES: Final = ("candidate", "live")
+
+
+class ReleaseError(ValueError):
+    """A release that does not exist, or a change that its state does not allow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A student, its router and its thresholds. ``state`` is one of candidate, live, retired, rejected,
+    rolled_back; times are milliseconds since the epoch.
+    """
+
+    id: str
+    state: str
+    created_at: int
+    promoted_at: int | None
+    parent_id: str | None
+    job_id: str | None
+    folder: str
+    content_hash: str
+    summary: dict[str, Any]
+
+
+def add(store: Store, release: Release) -> None:
+    """Record a new release. Raises ``sqlalchemy.exc.IntegrityError`` for a second one of the same id."""
+    with store.write() as connection:
+        connection.execute(sa.insert(schema.releases).values({f: getattr(release, f) for f in Release.__slots__}))
+
+
+def get(store: Store, release_id: str) -> Release:
+    """One release. Raises `ReleaseError`."""
+    with store.read() as connection:
+        row = connection.execute(sa.select(schema.releases).where(schema.releases.c.id == release_id)).first()
+    if row is None:
+        raise ReleaseError(f"there is no release {release_id!r}; `stillroom distill list` shows them")
+    return Release(*row)
+
+
+def list_releases(store: Store) -> list[Release]:
+    """All releases, oldest first."""
+    with store.read() as connection:
+        rows = connection.execute(
+            sa.select(schema.releases).order_by(schema.releases.c.created_at, schema.releases.c.id)
+        )
+        return [Release(*row) for row in rows]
+
+
+def live(store: Store) -> Release | None:
+    """The champion, or None before the first promotion."""
+    with store.read() as connection:
+        row = connection.execute(sa.select(schema.releases).where(schema.releases.c.state == "live")).first()
+    return Release(*row) if row else None
+
+
+def served(store: Store) -> list[Release]:
+    """The releases that `serving` should have a ready student for."""
+    with store.read() as connection:
+        rows = connection.execute(
+            sa.select(schema.releases)
+            .where(schema.releases.c.state.in_(SERVED_STATES))
+            .order_by(schema.releases.c.created_at)
+        )
+        return [Release(*row) for row in rows]
+
+
+def set_summary(store: Store, release_id: str, summary: dict[str, Any], content_hash: str) -> None:
+    """Replace a candidate's summary and content hash, once it is evaluated."""
+    with store.write() as connection:
+        connection.execute(
+            sa.update(schema.releases)
+            .where(schema.releases.c.id == release_id, schema.releases.c.state == "candidate")
+            .values(summary=summary, content_hash=content_hash)
+        )
+
+
+def promote(store: Store, release_id: str, actor: str) -> Release | None:
+    """Make a release live and retire the one before it, in one transaction. Returns the one before.
+
+    Raises `ReleaseError` for a rejected or unknown release.
+    """
+    with store.write() as connection:
+        return _switch(connection, release_id, "retired", actor, "release.promote")
+
+
+def rollback(store: Store, actor: str) -> tuple[Release, Release]:
+    """Take the live release back and make its parent live again. Returns (taken back, live again).
+
+    Raises `ReleaseError` when there is no live release, or none before it.
+    """
+    with store.write() as connection:
+        row = connection.execute(sa.select(schema.releases).where(schema.releases.c.state == "live")).first()
+        if row is None:
+            raise ReleaseError("there is no live release to roll back")
+        current = Release(*row)
+        if current.parent_id is None:
+            raise ReleaseError(
+                f"release {current.id} is the first one; set router.enabled = false to send everything to the teacher"
+            )
+        _switch(connection, current.parent_id, "rolled_back", actor, "release.rollback")
+        parent = connection.execute(sa.select(schema.releases).where(schema.releases.c.id == current.parent_id)).one()
+    return current, Release(*parent)
+
+
+def reject(store: Store, release_id: str, actor: str, why: str) -> None:
+    """Mark a candidate as rejected."""
+    with store.write() as connection:
+        connection.execute(
+            sa.update(schema.releases)
+            .where(schema.releases.c.id == release_id, schema.releases.c.state == "candidate")
+            .values(state="rejected")
+        )
+        audit(connection, actor, "release.reject", release_id, {"why": why})
+
+
+def _switch(connection: sa.Connection, release_id: str, old_state: str, actor: str, action: str) -> Release | None:
+    row = connection.execute(sa.select(schema.releases).where(schema.releases.c.id == release_id)).first()
+    if row is None:
+        raise ReleaseError(f"there is no release {release_id!r}; `stillroom distill list` shows them")
+    release = Release(*row)
+    if release.state == "rejected":
+        raise ReleaseError(f"release {release_id} was rejected by its gate and cannot go live")
+    old = connection.execute(sa.select(schema.releases).where(schema.releases.c.state == "live")).first()
+    before = Release(*old) if old else None
+    if before is not None and before.id == release_id:
+        return before
+    table = schema.releases
+    connection.execute(sa.update(table).where(table.c.state == "live").values(state=old_state))
+    connection.execute(sa.update(table).where(table.c.id == release_id).values(state="live", promoted_at=now_ms()))
+    audit(connection, actor, action, release_id, {"before": before.id if before else None})
+    return before

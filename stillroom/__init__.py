@@ -1,0 +1,1 @@
+"""Settings, composition and the command line: the only room that knows all others."""
