@@ -15,7 +15,8 @@ class GatewaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     drain_seconds: float = 30.0
     max_body_bytes: int = 10 * 1024 * 1024
     max_header_bytes: int = 32 * 1024
-    max_json_depth: int = 100
+    requests_per_minute: int = 6000
+    """Limit of each key in each gateway process; 0 for none."""
     log_content: bool = True
     """False keeps no request content at all, so nothing can be distilled from."""
 

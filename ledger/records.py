@@ -29,6 +29,8 @@ class Content(msgspec.Struct, kw_only=True, omit_defaults=True):
     """What was said. Kept apart from the row, so that it can be expired or refused alone."""
 
     messages: list[dict[str, Any]]
+    parameters: dict[str, Any] = {}
+    """The request's other fields, so that it can be asked again as it was."""
     answer: str = ""
     student_answer: str | None = None
     """The student's answer where it was abandoned, or where the teacher answered beside it."""

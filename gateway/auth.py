@@ -1,0 +1,66 @@
+"""Who may call what: a scope per route handler, denied by default."""
+
+import base64
+import binascii
+from typing import Any, Final
+
+from litestar.connection import ASGIConnection
+from litestar.handlers import BaseRouteHandler
+
+from gateway.errors import AuthenticationError, PermissionDenied
+from ledger.keys import Key, digest
+from ledger.store import now_ms
+
+__all__ = ("PUBLIC", "authorise", "opt")
+
+PUBLIC: Final = "public"
+
+
+def opt(scope: str) -> dict[str, Any]:
+    """What a route handler declares: the scope that its caller needs."""
+    return {"scope": scope}
+
+
+def authorise(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+    """The application's guard. A handler that declares no scope is closed to everyone.
+
+    Raises `AuthenticationError` or `PermissionDenied`.
+    """
+    scope = handler.opt.get("scope")
+    if scope is None:
+        raise PermissionDenied("this path is closed")
+    if scope == PUBLIC or not connection.app.state.auth_required:
+        return
+    key = _key(connection)
+    if scope not in key.scopes and "admin" not in key.scopes:
+        raise PermissionDenied(f"this key lacks the scope '{scope}'")
+    connection.scope["state"]["key"] = key
+
+
+def _key(connection: ASGIConnection[Any, Any, Any, Any]) -> Key:
+    header = connection.headers.get("authorization", "")
+    scheme, _, credentials = header.partition(" ")
+    secret = credentials.strip() if scheme.lower() == "bearer" else _basic_password(scheme, credentials)
+    if not secret:
+        raise AuthenticationError(
+            "You didn't provide an API key. Send it as `Authorization: Bearer YOUR_KEY`.",
+            headers={"www-authenticate": 'Basic realm="stillroom"'} if _is_browser(connection) else None,
+        )
+    key = connection.app.state.live.snapshot.keys.get(digest(secret))
+    if key is None or (key.expires_at is not None and key.expires_at <= now_ms()):
+        raise AuthenticationError("Incorrect API key provided, or one that has expired or was revoked.")
+    return key
+
+
+def _basic_password(scheme: str, credentials: str) -> str:
+    """A browser sends the key as the password of HTTP Basic; the user name is free."""
+    if scheme.lower() != "basic":
+        return ""
+    try:
+        return base64.b64decode(credentials, validate=True).decode().partition(":")[2]
+    except (binascii.Error, UnicodeDecodeError):
+        return ""
+
+
+def _is_browser(connection: ASGIConnection[Any, Any, Any, Any]) -> bool:
+    return "text/html" in connection.headers.get("accept", "")

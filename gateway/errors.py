@@ -1,0 +1,159 @@
+"""The gateway's errors, in OpenAI's shape.
+
+ApiError                    status, message, type, param, code, headers
++- BadRequest           400 invalid_request_error
++- AuthenticationError  401 invalid_request_error / invalid_api_key
++- PermissionDenied     403 insufficient_permissions
++- NotFound             404 model_not_found, ...
++- RateLimited          429 rate_limit_exceeded
++- Unavailable          503 service_unavailable
+UpstreamError               could not be reached, broke off or answered 5xx (mapped at gateway/upstream.py)
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+import structlog
+from litestar import Request, Response
+from litestar.exceptions import HTTPException, NotAuthorizedException, PermissionDeniedException
+
+__all__ = (
+    "ApiError",
+    "AuthenticationError",
+    "BadRequest",
+    "NotFound",
+    "PermissionDenied",
+    "RateLimited",
+    "Unavailable",
+    "UpstreamError",
+    "error_body",
+    "exception_handlers",
+)
+
+log = structlog.get_logger(__name__)
+
+
+class ApiError(Exception):
+    """An error that is answered to the client as it is."""
+
+    status = 500
+    type = "server_error"
+    default_code: str | None = None
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        param: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code or self.default_code
+        self.param = param
+        self.headers = dict(headers or {})
+
+
+class BadRequest(ApiError):
+    """The request cannot be understood."""
+
+    status, type = 400, "invalid_request_error"
+
+
+class AuthenticationError(ApiError):
+    """No key, or one that is not valid."""
+
+    status, type, default_code = 401, "invalid_request_error", "invalid_api_key"
+
+
+class PermissionDenied(ApiError):
+    """A valid key without the scope that this needs."""
+
+    status, type, default_code = 403, "invalid_request_error", "insufficient_permissions"
+
+
+class NotFound(ApiError):
+    """A model, a path or a thing that is not there."""
+
+    status, type, default_code = 404, "invalid_request_error", "not_found"
+
+
+class RateLimited(ApiError):
+    """The key's limit is used up for now."""
+
+    status, type, default_code = 429, "rate_limit_error", "rate_limit_exceeded"
+
+
+class Unavailable(ApiError):
+    """No upstream can answer now."""
+
+    status, default_code = 503, "service_unavailable"
+
+
+class UpstreamError(Exception):
+    """A student or teacher that could not be reached, broke off, or answered 5xx.
+
+    ``status`` is the upstream's status where it answered at all, ``body`` its error body.
+    """
+
+    def __init__(self, upstream: str, why: str, status: int | None = None, retry_after: str | None = None) -> None:
+        super().__init__(f"the {upstream} {why}")
+        self.upstream = upstream
+        self.status = status
+        self.retry_after = retry_after
+
+
+def error_body(message: str, kind: str, code: str | None, param: str | None = None) -> dict[str, Any]:
+    """OpenAI's error object."""
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+def _response(status: int, body: dict[str, Any], headers: Mapping[str, str]) -> Response[bytes]:
+    return Response(
+        msgspec.json.encode(body), status_code=status, media_type="application/json", headers=dict(headers)
+    )
+
+
+def _request_id(request: Request[Any, Any, Any]) -> dict[str, str]:
+    request_id = request.scope.get("state", {}).get("request_id")
+    return {"x-request-id": request_id} if request_id else {}
+
+
+def _api_error(request: Request[Any, Any, Any], error: ApiError) -> Response[bytes]:
+    body = error_body(error.message, error.type, error.code, error.param)
+    return _response(error.status, body, error.headers | _request_id(request))
+
+
+def _upstream_error(request: Request[Any, Any, Any], error: UpstreamError) -> Response[bytes]:
+    status = 504 if error.status is None and "time" in str(error) else 502 if error.status else 503
+    headers = {"retry-after": error.retry_after} if error.retry_after else {}
+    body = error_body(f"{error}", "server_error", "upstream_error")
+    return _response(status, body, headers | _request_id(request))
+
+
+_http_codes = {404: "not_found", 405: "method_not_allowed", 413: "request_too_large", 415: "unsupported_media_type"}
+
+
+def _http_error(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
+    if isinstance(error, NotAuthorizedException | PermissionDeniedException):
+        return _api_error(request, PermissionDenied(error.detail))
+    kind = "invalid_request_error" if error.status_code < 500 else "server_error"
+    body = error_body(error.detail, kind, _http_codes.get(error.status_code))
+    return _response(error.status_code, body, dict(error.headers or {}) | _request_id(request))
+
+
+def _internal_error(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    # the outermost seam: whatever was not foreseen is logged whole and answered without detail
+    log.error("internal_error", path=request.url.path, exc_info=error)
+    body = error_body("The gateway had an internal error.", "server_error", "internal_error")
+    return _response(500, body, _request_id(request))
+
+
+exception_handlers: dict[Any, Any] = {
+    ApiError: _api_error,
+    UpstreamError: _upstream_error,
+    HTTPException: _http_error,
+    Exception: _internal_error,
+}

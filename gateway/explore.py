@@ -1,0 +1,78 @@
+"""Asking the teacher beside the student, in the background, for a small share of confident requests.
+
+The share is the logged propensity, so that agreement can be estimated without looking through the router's choices.
+The answer becomes a record of its own (reason ``explore``): billed, trainable, shown to no client.
+"""
+
+import asyncio
+import random
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import httpx
+import msgspec
+
+from gateway import upstream
+from gateway.answer import Answer
+from gateway.call import Call, Pricing
+from gateway.errors import UpstreamError
+from gateway.recorder import Recorder
+from gateway.upstream import Upstream
+from router.policy import Decision
+
+__all__ = ("Explorer",)
+
+MAX_IN_FLIGHT = 32
+
+
+@dataclass
+class Explorer:
+    """Explores ``share`` of the requests that the student answered with confidence."""
+
+    client: httpx.AsyncClient
+    teacher: Upstream
+    pricing: Pricing
+    recorder: Recorder
+    share: float
+    top_logprobs: int
+    _random: random.Random = field(default_factory=random.SystemRandom)
+    _tasks: set["asyncio.Task[None]"] = field(default_factory=set["asyncio.Task[None]"])
+
+    def consider(self, call: Call, student_answer: Answer) -> None:
+        """Explore this request or not. Never waits, never fails the request; a full queue is passed over."""
+        if call.decision.reason != "confident" or not (call.keep_content and call.trainable):
+            return
+        if self._random.random() >= self.share or len(self._tasks) >= MAX_IN_FLIGHT:
+            return
+        task = asyncio.create_task(self._explore(call, student_answer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def finish(self) -> None:
+        """Wait for what is under way, at shutdown."""
+        await asyncio.gather(*self._tasks)
+
+    async def _explore(self, call: Call, student_answer: Answer) -> None:
+        body: dict[str, Any] = call.body | {"model": self.teacher.model, "stream": False}
+        body.pop("stream_options", None)
+        if self.top_logprobs:
+            body |= {"logprobs": True, "top_logprobs": self.top_logprobs}
+        explored = replace(
+            call,
+            id=f"{call.id}-explore",
+            decision=Decision("teacher", "explore", call.decision.score, self.share),
+            stream=False,
+            first_token_ms=None,
+        )
+        try:
+            reply = await upstream.post(self.client, self.teacher, body, call.forwarded)
+            answer = Answer()
+            answer.read(msgspec.json.decode(reply.body))
+        except (UpstreamError, msgspec.DecodeError):
+            return
+        record = explored.record(answer, self.pricing, reply.status, None)
+        # no client asked for this one: it costs, and the all-teacher baseline would not have paid for it
+        record.baseline_nano = 0
+        if record.content is not None:
+            record.content.student_answer = student_answer.text
+        self.recorder.record(record)

@@ -1,0 +1,60 @@
+"""The gateway's Prometheus metrics. Label values come from closed sets; keys and models are not among them."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
+
+from ledger.records import NANO, RequestRecord
+
+__all__ = ("Metrics",)
+
+LATENCY_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+
+
+class Metrics:
+    """One registry per application, so that tests and workers do not share counts."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        route = ("route",)
+        self._requests = Counter(
+            "stillroom_requests", "Requests answered", ("route", "reason", "status"), registry=registry
+        )
+        self._latency = Histogram(
+            "stillroom_request_seconds", "Time to the last byte", route, buckets=LATENCY_BUCKETS, registry=registry
+        )
+        self._first_token = Histogram(
+            "stillroom_first_token_seconds", "Time to the first byte of a stream", route,
+            buckets=LATENCY_BUCKETS, registry=registry,
+        )  # fmt: skip
+        self._tokens = Counter("stillroom_tokens", "Tokens billed", ("route", "kind"), registry=registry)
+        self._cost = Counter("stillroom_cost", "Money spent, in units of the settings", route, registry=registry)
+        self._baseline = Counter(
+            "stillroom_baseline_cost", "What the same requests cost on the teacher alone", registry=registry
+        )
+        self.upstream_errors = Counter(
+            "stillroom_upstream_errors", "Calls that failed at an upstream", ("upstream",), registry=registry
+        )
+        self.spool_failures = Gauge(
+            "stillroom_spool_write_failures", "Records the spool's disk refused", registry=registry
+        )
+        self.spool_bytes = Gauge("stillroom_spool_backlog_bytes", "Spool not in the store yet", registry=registry)
+        self.store_reachable = Gauge("stillroom_store_reachable", "1 while the store answers", registry=registry)
+        self.in_flight = Gauge("stillroom_in_flight_requests", "Requests being answered", registry=registry)
+        self.release = Info("stillroom_release", "The live release", registry=registry)
+
+    def observe(self, record: RequestRecord) -> None:
+        """Count one finished request."""
+        self._requests.labels(record.route, record.reason, f"{record.status // 100}xx").inc()
+        self._latency.labels(record.route).observe(record.latency_ms / 1000)
+        if record.first_token_ms is not None:
+            self._first_token.labels(record.route).observe(record.first_token_ms / 1000)
+        self._tokens.labels(record.route, "prompt").inc(record.prompt_tokens)
+        self._tokens.labels(record.route, "completion").inc(record.completion_tokens)
+        self._tokens.labels("student", "abandoned").inc(
+            record.attempt_prompt_tokens + record.attempt_completion_tokens
+        )
+        self._cost.labels(record.route).inc(record.cost_nano / NANO)
+        self._baseline.inc(record.baseline_nano / NANO)
+
+    def render(self) -> bytes:
+        """The text exposition format."""
+        return generate_latest(self.registry)

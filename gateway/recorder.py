@@ -1,0 +1,59 @@
+"""Hands finished requests to the ledger: the spool at once, the store in the background."""
+
+import asyncio
+import contextlib
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+
+from gateway.metrics import Metrics
+from ledger.ingest import Ingester
+from ledger.records import RequestRecord, encode_record
+from ledger.spool import SpoolWriter
+
+__all__ = ("Recorder",)
+
+SYNC_S = 0.2
+MAX_BACKOFF_S = 10.0
+
+log = structlog.get_logger(__name__)
+
+
+class Recorder:
+    """Spool, ingestion and metrics of this process."""
+
+    def __init__(self, spool: SpoolWriter, ingester: Ingester, metrics: Metrics) -> None:
+        self._spool = spool
+        self._ingester = ingester
+        self._metrics = metrics
+
+    def record(self, record: RequestRecord) -> None:
+        """Append to the spool before the answer's last byte goes out; a refusing disk never fails the request."""
+        if not self._spool.append(encode_record(record)):
+            self._metrics.spool_failures.set(self._spool.failures)
+        self._metrics.observe(record)
+
+    async def run(self) -> None:
+        """Sync the spool and move it into the store, until cancelled. A store that is away is asked again later."""
+        pause = SYNC_S
+        while True:
+            await asyncio.sleep(pause)
+            pause = SYNC_S if await self._move() else min(MAX_BACKOFF_S, pause * 2)
+
+    async def finish(self) -> None:
+        """The last move at shutdown. What the store does not take stays in the spool for the next process."""
+        await asyncio.to_thread(self._spool.close)
+        await self._move()
+
+    async def _move(self) -> bool:
+        try:
+            await asyncio.to_thread(self._spool.sync)
+            await asyncio.to_thread(self._ingester.run_once)
+        except (SQLAlchemyError, OSError) as error:
+            self._metrics.store_reachable.set(0)
+            log.warning("ledger_move_failed", error=str(error).splitlines()[0])
+            return False
+        self._metrics.store_reachable.set(1)
+        with contextlib.suppress(OSError):
+            self._metrics.spool_bytes.set(self._ingester.backlog_bytes())
+        return True

@@ -1,0 +1,25 @@
+"""``demo``: the business case on this machine."""
+
+from pathlib import Path
+
+import rich_click as click
+from rich.console import Console
+
+__all__ = ("command",)
+
+
+@click.command("demo")
+@click.option("--fast", is_flag=True, help="Fewer requests, same real parts.")
+@click.option("--data", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+              help="A labelled set of yours: CSV or JSON lines (text, label), or CLINC150's JSON.")  # fmt: skip
+@click.option("--out", type=click.Path(path_type=Path), default=Path("var/demo"), show_default=True,
+              help="Folder of the report; it is emptied first.")  # fmt: skip
+def command(fast: bool, data: Path | None, out: Path) -> None:
+    """Play the loop: traffic to an expensive teacher, distil, cheaper traffic, distil again."""
+    from stillroom.demo.desk import DeskError
+    from stillroom.demo.play import FAST, FULL, play
+
+    try:
+        play(out, FAST if fast else FULL, data, Console())
+    except DeskError as error:
+        raise click.UsageError(str(error)) from error

@@ -1,0 +1,196 @@
+"""``distill run|list|show|approve|promote|rollback|cancel``."""
+
+import asyncio
+import contextlib
+from typing import Any
+
+import msgspec
+import rich_click as click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from ledger import jobs, releases
+from ledger.jobs import Job
+from ledger.store import Store
+from stillroom.commands.common import CommandFailed, actor, as_json, ledger_of, settings_of, show_rows, when
+from stillroom.settings import Settings
+
+__all__ = ("JobProgress", "group")
+
+
+@click.group("distill")
+def group() -> None:
+    """Re-distillations and the releases they make."""
+
+
+class JobProgress:
+    """Shows a job's events: a bar for training and evaluation, a line for everything else."""
+
+    def __init__(self, console: Console) -> None:
+        self.bars = Progress(
+            TextColumn("  {task.description}"), BarColumn(), TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+            TimeElapsedColumn(), TextColumn("{task.fields[note]}"), console=console,
+        )  # fmt: skip
+        self._tasks: dict[str, TaskID] = {}
+
+    def __call__(self, kind: str, data: dict[str, Any]) -> None:
+        """Show one event."""
+        if kind == "training":
+            note = (
+                f"loss {data['loss']:.3f}, {data['tokens_per_second']:.0f} tokens/s, {data['eta_seconds']:.0f} s left"
+            )
+            self._bar("training", data["step"], data["steps"], note)
+        elif kind == "evaluating":
+            self._bar(f"asking the {data['who']}", data["done"], data["of"], "")
+        elif kind == "serving":
+            self.bars.print(f"  waiting for a student of {data['release']} ({data['seconds']:.0f} s)")
+        elif kind == "dataset":
+            self.bars.print(
+                f"  dataset: {data['train']} to train on, {data['held_out']} held out, "
+                f"{data['aligned_share']:.0%} of the tokens with soft targets, dropped {data['dropped'] or 'none'}"
+            )
+        elif kind == "check":
+            self.bars.print(f"  {'passed' if data['passed'] else 'FAILED'}: {data['text']}")
+        elif kind == "state":
+            self.bars.print(f"  {data['state'].replace('_', ' ')}")
+
+    def _bar(self, name: str, done: float, total: float, note: str) -> None:
+        if name not in self._tasks:
+            self._tasks[name] = self.bars.add_task(name, total=total, note=note)
+        self.bars.update(self._tasks[name], completed=done, total=total, note=note)
+
+
+@group.command()
+@click.pass_context
+def run(context: click.Context) -> None:
+    """Distil a new release from the ledger, evaluate it, and let it go live if its gate passes.
+
+    Runs here, or in the worker of `stillroom up` where that is faster to take the job.
+    """
+    settings = settings_of(context)
+    store = ledger_of(context)
+    job = jobs.create(store, "manual", actor(), {})
+    progress = JobProgress(Console())
+    click.echo(f"job {job.id}")
+    with progress.bars:
+        asyncio.run(_run_or_follow(settings, store, job, progress))
+    ended = jobs.get(store, job.id)
+    if ended.state == "awaiting_approval":
+        click.echo(f"release {ended.release_id} passed its gate; `stillroom distill approve {job.id}` makes it live")
+    elif ended.state != "live":
+        raise CommandFailed(f"job {job.id} ended as {ended.state}: {ended.error or 'no reason recorded'}")
+    else:
+        click.echo(f"release {ended.release_id} is live")
+
+
+async def _run_or_follow(settings: Settings, store: Store, job: Job, progress: JobProgress) -> None:
+    from distill.worker import run_claimed
+    from serving.fleet import keeper_alive
+    from stillroom.compose import build_fleet, job_context
+
+    context = job_context(settings, store, progress)
+    claimed = jobs.claim(store, context.owner, job.id)
+    if claimed is None:
+        await _follow(store, job, progress)
+        return
+    stop = asyncio.Event()
+    fleet = None
+    if settings.student.base_url is None and not keeper_alive(store):
+        fleet = asyncio.create_task(build_fleet(settings, store, lambda _r, _s: None).run(stop))
+    try:
+        await run_claimed(context, claimed)
+    finally:
+        stop.set()
+        if fleet is not None:
+            with contextlib.suppress(asyncio.CancelledError):
+                await fleet
+
+
+async def _follow(store: Store, job: Job, progress: JobProgress) -> None:
+    seen = 0
+    while True:
+        current = jobs.get(store, job.id)
+        for event in jobs.events(store, job.id, seen):
+            seen = event["id"]
+            progress(event["kind"], event["data"])
+        if current.state not in jobs.ACTIVE_STATES:
+            return
+        await asyncio.sleep(0.5)
+
+
+@group.command("list")
+@as_json
+@click.pass_context
+def list_(context: click.Context, as_json: bool) -> None:
+    """Jobs, and the releases they made."""
+    store = ledger_of(context)
+    states = {release.id: release for release in releases.list_releases(store)}
+    rows: list[dict[str, Any]] = []
+    for job in jobs.list_jobs(store):
+        release = states.get(job.release_id or "")
+        rows.append(
+            {
+                "job": job.id,
+                "state": job.state,
+                "created": when(job.created_at),
+                "release": job.release_id,
+                "release state": release.state if release else None,
+                "student agreement": _percent(release.summary.get("student_agreement")) if release else None,
+                "error": job.error,
+            }
+        )
+    show_rows(rows, as_json, "no jobs yet; `stillroom distill run` makes one")
+
+
+def _percent(share: float | None) -> str | None:
+    return f"{share:.1%}" if share is not None else None
+
+
+@group.command()
+@click.argument("job_id")
+@click.pass_context
+def show(context: click.Context, job_id: str) -> None:
+    """One job with its events, as JSON."""
+    store = ledger_of(context)
+    whole = {"job": jobs.get(store, job_id), "events": jobs.events(store, job_id)}
+    click.echo(msgspec.json.format(msgspec.json.encode(whole)).decode())
+
+
+@group.command()
+@click.argument("job_id")
+@click.pass_context
+def approve(context: click.Context, job_id: str) -> None:
+    """Let the release of a job that awaits approval go live."""
+    store = ledger_of(context)
+    job = jobs.get(store, job_id)
+    if job.state != "awaiting_approval" or job.release_id is None:
+        raise CommandFailed(f"job {job_id} is {job.state}, it does not await approval")
+    releases.promote(store, job.release_id, actor())
+    jobs.settle(store, job_id, "live")
+    click.echo(f"release {job.release_id} is live")
+
+
+@group.command()
+@click.argument("release_id")
+@click.pass_context
+def promote(context: click.Context, release_id: str) -> None:
+    """Make a release live that is not."""
+    releases.promote(ledger_of(context), release_id, actor())
+    click.echo(f"release {release_id} is live")
+
+
+@group.command()
+@click.pass_context
+def rollback(context: click.Context) -> None:
+    """Take the live release back for the one before it."""
+    taken_back, live = releases.rollback(ledger_of(context), actor())
+    click.echo(f"took back {taken_back.id}; {live.id} is live again")
+
+
+@group.command()
+@click.argument("job_id")
+@click.pass_context
+def cancel(context: click.Context, job_id: str) -> None:
+    """Stop a job."""
+    job = jobs.cancel(ledger_of(context), job_id, actor())
+    click.echo(f"job {job_id}: {'cancelled' if job.state == 'cancelled' else 'its worker stops it within seconds'}")

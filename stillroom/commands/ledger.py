@@ -1,0 +1,52 @@
+"""``ledger stats|expire``."""
+
+from typing import Any
+
+import rich_click as click
+
+from ledger.records import NANO
+from ledger.requests import expire_contents, latency_quantile, usage_by
+from ledger.store import now_ms
+from stillroom.commands.common import as_json, ledger_of, show_rows
+
+__all__ = ("group",)
+
+DAY_MS = 86_400_000
+
+
+@click.group("ledger")
+def group() -> None:
+    """The record of every request."""
+
+
+@group.command()
+@as_json
+@click.pass_context
+def stats(context: click.Context, as_json: bool) -> None:
+    """Requests, cost and saving by route and reason."""
+    store = ledger_of(context)
+    rows: list[dict[str, Any]] = []
+    for (route, reason), usage in sorted(usage_by(store, ["route", "reason"]).items()):
+        p50 = latency_quantile(store, route, 0.5)
+        rows.append(
+            {
+                "route": route,
+                "reason": reason,
+                "requests": usage.requests,
+                "errors": usage.errors,
+                "tokens": usage.prompt_tokens + usage.completion_tokens,
+                "cost": usage.cost_nano / NANO,
+                "baseline": usage.baseline_nano / NANO,
+                "route p50 ms": round(p50) if p50 is not None else None,
+            }
+        )
+    show_rows(rows, as_json, "no requests recorded yet")
+
+
+@group.command()
+@click.option("--days", type=click.FloatRange(min=0), required=True, help="Keep content younger than this.")
+@click.pass_context
+def expire(context: click.Context, days: float) -> None:
+    """Delete the content of older requests; their rows and sums stay."""
+    deleted = expire_contents(ledger_of(context), now_ms() - int(days * DAY_MS))
+    click.echo(f"deleted the content of {deleted} requests")

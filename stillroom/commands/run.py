@@ -1,0 +1,91 @@
+"""``up``, ``gateway``, ``serve`` and ``worker``: the processes."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import rich_click as click
+
+from stillroom.commands.common import CommandFailed, settings_of
+from stillroom.compose import (
+    build_fleet,
+    configure_logging,
+    job_context,
+    open_ledger,
+    run_gateway,
+    until_signalled,
+)
+
+__all__ = ("commands",)
+
+
+@click.command()
+@click.pass_context
+def up(context: click.Context) -> None:
+    """Run everything on this machine: gateway, students and worker."""
+    from stillroom.up import run_all
+
+    settings = settings_of(context)
+    open_ledger(settings).close()
+    address = f"http://{settings.gateway.host}:{settings.gateway.port}"
+    click.echo(f"stillroom: gateway at {address}/v1, pages at {address}/ops, home {settings.home_path}")
+    config: Path | None = context.find_root().obj
+    logs = settings.home_path / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+
+    async def run() -> int:
+        return await run_all(config, logs, until_signalled(), click.echo)
+
+    if asyncio.run(run()):
+        raise CommandFailed("a part refused to start; its log says why")
+
+
+@click.command()
+@click.pass_context
+def gateway(context: click.Context) -> None:
+    """Run the gateway alone."""
+    settings = settings_of(context)
+    configure_logging()
+    run_gateway(settings)
+
+
+@click.command()
+@click.pass_context
+def serve(context: click.Context) -> None:
+    """Keep this machine's students running: one for the live release, one for a candidate."""
+    settings = settings_of(context)
+    configure_logging()
+    store = open_ledger(settings)
+
+    async def run() -> None:
+        if settings.student.base_url is not None:
+            # somebody else serves the student; stay, so that `up` has three parts in either case
+            await until_signalled().wait()
+            return
+        await build_fleet(settings, store, lambda _release, _state: None).run(until_signalled())
+
+    asyncio.run(run())
+    store.close()
+
+
+@click.command()
+@click.pass_context
+def worker(context: click.Context) -> None:
+    """Run queued re-distillations, one at a time."""
+    from distill.worker import run_worker
+
+    settings = settings_of(context)
+    configure_logging()
+    store = open_ledger(settings)
+
+    def ignore(_kind: str, _data: dict[str, Any]) -> None:
+        return
+
+    async def run() -> None:
+        await run_worker(job_context(settings, store, ignore), until_signalled())
+
+    asyncio.run(run())
+    store.close()
+
+
+commands = (up, gateway, serve, worker)

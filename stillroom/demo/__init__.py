@@ -1,0 +1,1 @@
+"""The demo: a support desk's traffic, a stand-in for the frontier teacher, and the report."""

@@ -1,0 +1,137 @@
+"""Reading a labelled set (text, label) from CSV, JSON lines or CLINC150's JSON, split before anything else."""
+
+import csv
+import hashlib
+import json
+import random
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+__all__ = ("OUT_OF_SCOPE", "Desk", "DeskError", "Request", "load_desk", "own_desk")
+
+OUT_OF_SCOPE: Final = ("other", "oos", "out_of_scope")
+SPLITS: Final = ("train", "validation", "test")
+MIN_LABELS: Final = 2
+
+
+class DeskError(ValueError):
+    """A set that cannot be used; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One customer's request with its gold label. Paraphrases share a group, and a group is never split."""
+
+    text: str
+    label: str
+    group: str
+
+    @property
+    def in_scope(self) -> bool:
+        """Whether the desk has an intent for it."""
+        return self.label not in OUT_OF_SCOPE
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """A set in its three parts."""
+
+    train: list[Request]
+    validation: list[Request]
+    test: list[Request]
+
+    def labels(self) -> list[str]:
+        """All labels, sorted."""
+        return sorted({request.label for request in self.train})
+
+
+def own_desk() -> Desk:
+    """The set that comes with the project: a parcel carrier's support desk."""
+    folder = Path(__file__).parent / "data"
+    return Desk(*(_csv_rows(folder / f"{split}.csv") for split in SPLITS))
+
+
+def load_desk(path: Path, seed: int = 0) -> Desk:
+    """A set of one's own. A file that is not split already is split here, by group or by text.
+
+    Raises `DeskError`.
+    """
+    try:
+        if path.suffix == ".json":
+            return _clinc(json.loads(path.read_text("utf-8")), seed)
+        rows = _jsonl_rows(path) if path.suffix == ".jsonl" else _csv_rows(path)
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, csv.Error) as error:
+        raise DeskError(f"{path} cannot be read: {error}") from error
+    return _checked(_split(rows, seed), path)
+
+
+def _csv_rows(path: Path) -> list[Request]:
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        if not {"text", "label"} <= set(reader.fieldnames or ()):
+            raise DeskError(f"{path} needs the columns text and label; it has {', '.join(reader.fieldnames or ())}")
+        return [_request(row, f"{path}:{number}") for number, row in enumerate(reader, 2)]
+
+
+def _jsonl_rows(path: Path) -> list[Request]:
+    lines = path.read_text("utf-8").splitlines()
+    return [_request(json.loads(line), f"{path}:{n}") for n, line in enumerate(lines, 1) if line.strip()]
+
+
+def _request(row: Any, where: str) -> Request:
+    text, label = (row.get("text"), row.get("label")) if isinstance(row, dict) else (None, None)
+    if not isinstance(text, str) or not isinstance(label, str) or not text.strip() or not label.strip():
+        raise DeskError(f"{where}: a row needs a text and a label")
+    return Request(text.strip(), label.strip(), str(row.get("group") or _key(text)))
+
+
+def _key(text: str) -> str:
+    return hashlib.sha256(" ".join(sorted(set(text.casefold().split()))).encode()).hexdigest()[:16]
+
+
+def _clinc(data: Any, seed: int) -> Desk:
+    """CLINC150's ``data_full.json``: its own splits, out-of-scope requests mixed in."""
+    if not isinstance(data, dict) or not {"train", "val", "test"} <= set(data):
+        raise DeskError("the JSON file is not CLINC150's: it needs train, val and test")
+    parts: list[list[Request]] = []
+    for split, out_of_scope in (("train", "oos_train"), ("val", "oos_val"), ("test", "oos_test")):
+        rows = [Request(text, label, _key(text)) for text, label in (*data[split], *data.get(out_of_scope, ()))]
+        random.Random(seed).shuffle(rows)  # noqa: S311 a split, not a secret
+        parts.append(rows)
+    return Desk(*parts)
+
+
+def _split(rows: Iterable[Request], seed: int) -> Desk:
+    """70 / 10 / 20 per label, whole groups."""
+    groups: dict[str, dict[str, list[Request]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        groups[row.label][row.group].append(row)
+    parts: dict[str, list[Request]] = {split: [] for split in SPLITS}
+    shuffler = random.Random(seed)  # noqa: S311
+    for label in sorted(groups):
+        members = [groups[label][name] for name in sorted(groups[label])]
+        shuffler.shuffle(members)
+        total, taken = sum(map(len, members)), 0
+        for group in members:
+            split = "test" if taken < 0.2 * total else "validation" if taken < 0.3 * total else "train"
+            parts[split] += group
+            taken += len(group)
+    for part in parts.values():
+        shuffler.shuffle(part)
+    return Desk(parts["train"], parts["validation"], parts["test"])
+
+
+def _checked(desk: Desk, path: Path) -> Desk:
+    if len(desk.labels()) < MIN_LABELS or not desk.validation or not desk.test:
+        raise DeskError(f"{path} is too small: it needs some requests of at least {MIN_LABELS} labels")
+    return desk
+
+
+def stratified(rows: Sequence[Request], n: int, seed: int) -> list[Request]:
+    """``n`` of the rows at random, or all of them when there are fewer."""
+    chosen = list(rows)
+    random.Random(seed).shuffle(chosen)  # noqa: S311
+    return chosen[:n]

