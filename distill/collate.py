@@ -1,0 +1,174 @@
+"""Training rows: the example, its file, the order of batches, and the tensors of one batch."""
+
+import math
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar, overload
+
+import msgspec
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ("BucketSampler", "Example", "ExampleSet", "collate", "read_examples")
+
+_Number = TypeVar("_Number", int, float)
+
+IGNORED = -100
+"""The label of a position that is not trained on, as in `torch.nn.CrossEntropyLoss`."""
+
+
+class Example(msgspec.Struct):
+    """One row: a prompt, the teacher's answer, and its soft targets, in the student's token ids.
+
+    ``soft_ids`` and ``soft_logprobs`` hold one list per answer token (an empty one where there is no target),
+    or nothing at all for a teacher without log-probabilities. ``weight`` multiplies the row's loss.
+    """
+
+    prompt_ids: list[int]
+    answer_ids: list[int]
+    soft_ids: list[list[int]] = []
+    soft_logprobs: list[list[float]] = []
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse a row that cannot be trained on.
+
+        Raises:
+            ValueError: No prompt or answer, or soft targets that do not fit the answer or each other.
+        """
+        if not self.prompt_ids or not self.answer_ids:
+            raise ValueError("an example needs a prompt and an answer")
+        if self.soft_ids and len(self.soft_ids) != len(self.answer_ids):
+            raise ValueError("soft_ids holds one list for each answer token, or nothing")
+        if list(map(len, self.soft_ids)) != list(map(len, self.soft_logprobs)):
+            raise ValueError("soft_ids and soft_logprobs differ in shape")
+
+    def __len__(self) -> int:
+        """Count the tokens."""
+        return len(self.prompt_ids) + len(self.answer_ids)
+
+
+class ExampleSet(Sequence[Example]):
+    """Examples held packed, each decoded when asked for.
+
+    A soft target is some 68 bytes as Python objects and 12 packed, and there are up to 20 for each token.
+    """
+
+    def __init__(self, examples: Iterable[Example], max_length: int | None = None) -> None:
+        """Take the examples of at most ``max_length`` tokens; ``too_long`` counts the others."""
+        self.lengths: list[int] = []
+        self.too_long = 0
+        self._rows: list[bytes] = []
+        for example in examples:
+            if max_length is not None and len(example) > max_length:
+                self.too_long += 1
+                continue
+            self._rows.append(msgspec.msgpack.encode(example))
+            self.lengths.append(len(example))
+        self._decoder = msgspec.msgpack.Decoder(Example)
+
+    def __len__(self) -> int:
+        """Count the examples."""
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Example: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Example]: ...
+    def __getitem__(self, index: int | slice) -> Example | list[Example]:
+        """Decode one example, or a list of them."""
+        if isinstance(index, slice):
+            return [self._decoder.decode(row) for row in self._rows[index]]
+        return self._decoder.decode(self._rows[index])
+
+
+def read_examples(path: Path) -> Iterator[Example]:
+    """Read the rows of a ``.parquet`` or JSON-lines file with `Example`'s fields as columns.
+
+    Raises:
+        msgspec.ValidationError: A row is not an example.
+    """
+    if path.suffix != ".parquet":
+        decoder = msgspec.json.Decoder(Example)
+        with path.open("rb") as lines:
+            yield from (decoder.decode(line) for line in lines if line.strip())
+        return
+    # The gateway's installation has no pyarrow, and this room must be importable there.
+    from pyarrow.parquet import ParquetFile
+
+    with ParquetFile(path) as table:
+        for batch in table.iter_batches(batch_size=256, columns=list(Example.__struct_fields__)):
+            yield from msgspec.convert(batch.to_pylist(), list[Example])
+
+
+def collate(examples: Sequence[Example], pad_id: int, multiple_of: int = 8) -> "dict[str, Tensor]":
+    """Make the tensors of a batch of B rows, padded on the right to T, a multiple of ``multiple_of``.
+
+    ``input_ids``, ``attention_mask`` and ``labels`` are (B, T) long; labels stand at their token's own place,
+    -100 elsewhere. The rest is packed, row after row, one entry for each of the N labels: ``soft_ids`` (N, K)
+    long, padded with -1, ``soft_logprobs`` (N, K) float32 with K the largest number of soft targets in the
+    batch (0 for none), and ``weights`` (N,).
+    """
+    import torch
+
+    longest = max(map(len, examples))
+    width = math.ceil(longest / multiple_of) * multiple_of
+    rows = [example.prompt_ids + example.answer_ids for example in examples]
+    labels = [[IGNORED] * len(example.prompt_ids) + example.answer_ids for example in examples]
+    soft_ids = [ids for example in examples for ids in example.soft_ids or [[]] * len(example.answer_ids)]
+    soft_logs = [logs for example in examples for logs in example.soft_logprobs or [[]] * len(example.answer_ids)]
+    most = max(map(len, soft_ids))
+    return {
+        "input_ids": torch.tensor(_padded(rows, width, pad_id)),
+        "attention_mask": torch.tensor(_padded([[1] * len(row) for row in rows], width, 0)),
+        "labels": torch.tensor(_padded(labels, width, IGNORED)),
+        "soft_ids": torch.tensor(_padded(soft_ids, most, -1), dtype=torch.long),
+        "soft_logprobs": torch.tensor(_padded(soft_logs, most, 0.0), dtype=torch.float32),
+        "weights": torch.tensor([example.weight for example in examples for _ in example.answer_ids]),
+    }
+
+
+def _padded(rows: Sequence[list[_Number]], width: int, fill: _Number) -> list[list[_Number]]:
+    return [row + [fill] * (width - len(row)) for row in rows]
+
+
+class BucketSampler:
+    """Batches of row indices, of similar length within a batch, in an order that only seed and epoch decide.
+
+    Rows are shuffled, sorted by length within windows of some batches, cut, and the batches shuffled: padding
+    is small, and batches differ from epoch to epoch. Serves as the ``batch_sampler`` of a `DataLoader`;
+    ``transformers.Trainer`` calls `set_epoch`, and when it resumes, it skips the batches already done.
+    """
+
+    drop_last = False
+    window = 32
+    """Batches that are sorted by length together."""
+
+    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
+        """Order rows of these ``lengths``."""
+        self.batch_size = batch_size
+        self._lengths = lengths
+        self._seed = seed
+        self._epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order of this epoch."""
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        """Count the batches of an epoch; the last of them may be smaller."""
+        return math.ceil(len(self._lengths) / self.batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """Give the batches of the current epoch."""
+        chance = random.Random(f"{self._seed}/{self._epoch}")  # noqa: S311 - an order, not a secret
+        order = list(range(len(self._lengths)))
+        chance.shuffle(order)
+        span = self.window * self.batch_size
+        for start in range(0, len(order), span):
+            order[start : start + span] = sorted(order[start : start + span], key=self._lengths.__getitem__)
+        batches = [order[at : at + self.batch_size] for at in range(0, len(order), self.batch_size)]
+        chance.shuffle(batches)
+        yield from batches

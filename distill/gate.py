@@ -1,0 +1,100 @@
+"""Whether a candidate may go live: every rule with its number and its bound, and a verdict that can say no."""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from distill.evaluate import Replayed, agreement_interval, paired_difference
+from distill.settings import DistillSettings
+from router.calibration import Thresholds
+from serving.parity import ParityReport
+
+__all__ = ("Check", "Verdict", "judge")
+
+
+class Check(msgspec.Struct, frozen=True):
+    """One rule of the gate."""
+
+    name: str
+    passed: bool
+    value: float
+    bound: float
+    text: str
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """All rules; one that fails rejects the candidate."""
+
+    checks: list[Check]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every rule holds."""
+        return all(check.passed for check in self.checks)
+
+    def why_not(self) -> str:
+        """The rules that failed, in words."""
+        return "; ".join(check.text for check in self.checks if not check.passed)
+
+
+def judge(
+    settings: DistillSettings,
+    candidate: Sequence[Replayed],
+    champion: Sequence[Replayed] | None,
+    parity: ParityReport,
+    thresholds: Thresholds,
+) -> Verdict:
+    """Apply the gate. ``champion`` holds the champion's answers to the same requests, None where none is live."""
+    agreed = [row.agreed for row in candidate]
+    share, low, _ = agreement_interval(agreed)
+    checks = [
+        Check(
+            "parity",
+            parity.within,
+            parity.max_abs_diff,
+            settings.parity_tolerance,
+            f"served log-probabilities differ from the trained model's by at most {parity.max_abs_diff:.4f} nats "
+            f"(allowed {settings.parity_tolerance})",
+        ),
+        Check(
+            "agreement_floor",
+            low >= settings.min_agreement,
+            low,
+            settings.min_agreement,
+            f"the student alone agrees with the teacher on {share:.1%} of {len(agreed)} held-out requests, at least "
+            f"{low:.1%} with 95% confidence (floor {settings.min_agreement:.0%})",
+        ),
+        Check(
+            "guarantee",
+            thresholds.feasible,
+            thresholds.agreement_lower_bound,
+            thresholds.agreement_target,
+            _guarantee(thresholds),
+        ),
+    ]
+    if champion is not None:
+        mean, lower = paired_difference(agreed, [row.agreed for row in champion])
+        checks.append(
+            Check(
+                "not_worse_than_champion",
+                lower >= -settings.margin,
+                lower,
+                -settings.margin,
+                f"agreement against the champion on the same requests: {mean:+.1%}, at least {lower:+.1%} with 95% "
+                f"confidence (allowed {-settings.margin:+.1%})",
+            )
+        )
+    return Verdict(checks)
+
+
+def _guarantee(thresholds: Thresholds) -> str:
+    if not thresholds.feasible:
+        return (
+            f"no thresholds keep agreement at {thresholds.agreement_target:.0%} with {1 - thresholds.delta:.0%} "
+            f"confidence on {thresholds.n} held-out requests"
+        )
+    return (
+        f"the student answers {thresholds.student_share:.1%} of held-out requests, agreement is at least "
+        f"{thresholds.agreement_lower_bound:.1%} with {1 - thresholds.delta:.0%} confidence "
+        f"(target {thresholds.agreement_target:.0%})"
+    )
