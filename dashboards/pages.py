@@ -18,6 +18,8 @@ __all__ = ("handlers",)
 DAY_MS: Final = 86_400_000
 SCOPE: Final = {"scope": "read"}
 
+# the empty icon in place keeps browsers from asking for /favicon.ico
+CONTENT_POLICY: Final = "default-src 'none'; style-src 'self'; img-src data:; base-uri 'none'; frame-ancestors 'none'"
 STYLE: Final = """
 :root{color-scheme:light dark;--line:#8884;--soft:#8882}
 body{font:16px/1.5 system-ui,sans-serif;max-width:64rem;margin:2rem auto;padding:0 1rem}
@@ -29,6 +31,10 @@ th,td{border-bottom:1px solid var(--line)}
 td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}.scroll{overflow-x:auto}
 p.empty{background:var(--soft);padding:1rem;border-radius:.5rem}
 """
+NO_TRAFFIC: Final = (
+    '<p class="empty">No requests in the last 30 days. '
+    "Point an OpenAI client at <code>/v1</code> of this address.</p>"
+)
 
 
 @get("/ops", opt=SCOPE)
@@ -37,24 +43,35 @@ async def overview(request: Request[Any, Any, Any]) -> Response[bytes]:
     body = await asyncio.to_thread(_overview, request.app.state.store)
     page = (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Stillroom</title>'
-        '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="stylesheet" '
-        f'href="/ops/style.css"></head><body><main><h1>Stillroom</h1>{body}</main></body></html>'
+        '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
+        '<link rel="stylesheet" href="/ops/style.css"></head>'
+        f"<body><main><h1>Stillroom</h1>{body}</main></body></html>"
     )
-    headers = {"content-security-policy": "default-src 'none'; style-src 'self'", "cache-control": "no-store"}
-    return Response(page.encode(), media_type="text/html; charset=utf-8", headers=headers)
+    headers = {"content-security-policy": CONTENT_POLICY, "cache-control": "no-store"}
+    return Response(page.encode(), media_type="text/html", headers=headers)
 
 
 @get("/ops/style.css", opt={"scope": "public"})
 async def style() -> Response[str]:
     """The pages' one style sheet."""
-    return Response(STYLE, media_type="text/css; charset=utf-8", headers={"cache-control": "max-age=3600"})
+    return Response(STYLE, media_type="text/css", headers={"cache-control": "max-age=3600"})
 
 
 def _overview(store: Store) -> str:
     since = now_ms() - 30 * DAY_MS
     usage = usage_by(store, ["route", "reason"], since)
-    if not usage:
-        return '<p class="empty">No requests yet. Point an OpenAI client at <code>/v1</code> of this address.</p>'
+    return "".join(
+        (
+            _traffic(store, usage, since) if usage else NO_TRAFFIC,
+            "<h2>Releases</h2>",
+            _table(("release", "state", "live since", "student agreement", "held out"), _release_rows(store)),
+            "<h2>Jobs</h2>",
+            _table(("job", "state", "created", "cause"), _job_rows(store)),
+        )
+    )
+
+
+def _traffic(store: Store, usage: dict[tuple[Any, ...], Usage], since: int) -> str:
     return "".join(
         (
             _figures(usage),
@@ -62,10 +79,6 @@ def _overview(store: Store) -> str:
             _table(("route", "reason", "requests", "errors", "cost", "baseline"), _route_rows(usage)),
             "<h2>Latency</h2>",
             _table(("route", "p50 ms", "p95 ms"), _latency_rows(store, since)),
-            "<h2>Releases</h2>",
-            _table(("release", "state", "live since", "student agreement", "held out"), _release_rows(store)),
-            "<h2>Jobs</h2>",
-            _table(("job", "state", "created", "cause"), _job_rows(store)),
         )
     )
 
@@ -105,7 +118,7 @@ def _latency_rows(store: Store, since: int) -> list[Sequence[Any]]:
 def _release_rows(store: Store) -> list[Sequence[Any]]:
     rows: list[Sequence[Any]] = []
     for release in reversed(releases.list_releases(store)):
-        low, high = release.summary.get("student_agreement_ci", (None, None))
+        low, high = release.summary.get("student_agreement_ci") or (None, None)
         agreement = f"{low:.1%} to {high:.1%}" if low is not None else ""
         rows.append(
             (release.id, release.state, _when(release.promoted_at), agreement, release.summary.get("held_out", ""))

@@ -1,16 +1,18 @@
 """From the ledger to a dataset: which answers are taken, what is held out, and the student's tokens of them.
 
 Rows are split by a hash of the conversation's first user message, so that a request held out once stays held out in
-every later dataset. The held-out part is a uniform sample of the traffic: where a release was live, escalated
-requests are kept at the rate at which confident ones were explored.
+every later dataset. The held-out part is a uniform sample of the traffic that the router decides on: where a release
+was live, escalated requests are kept at the rate at which confident ones were explored.
 """
 
+import bisect
 import hashlib
+import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
@@ -19,12 +21,29 @@ from distill.settings import DistillSettings
 from distill.targets import align, aligned_share, byte_vocabulary, from_openai, token_bytes
 from ledger.requests import stream_trainable
 from ledger.store import Store, now_ms
+from router.features import RequestView
 
-__all__ = ("DatasetError", "HeldOut", "Manifest", "Row", "build_dataset", "is_held_out", "read_held_out", "split")
+__all__ = (
+    "DatasetError",
+    "HeldOut",
+    "Manifest",
+    "Row",
+    "build_dataset",
+    "is_held_out",
+    "read_held_out",
+    "render",
+    "split",
+    "write_whole",
+)
 
-ROUTER_REASONS: Final = ("hard", "low_confidence", "unsupported")
+THINNED: Final = ("hard", "low_confidence", "student_down")
+"""Logged whenever they happen, where of the confident requests only the explored ones are."""
+NOT_SAMPLED: Final = ("pinned", "unsupported")
+"""The router decides nothing about these."""
 REFUSALS: Final = ("i'm sorry, but i can", "i am sorry, but i can", "i can't help with", "i cannot help with")
 PARQUET_BATCH: Final = 1_000
+
+Messages: TypeAlias = list[dict[str, Any]]
 
 
 class DatasetError(Exception):
@@ -38,7 +57,7 @@ class Row(msgspec.Struct):
     key_id: str
     reason: str
     propensity: float
-    messages: list[dict[str, Any]]
+    messages: Messages
     parameters: dict[str, Any]
     answer: str
     logprobs: list[Any] | None = None
@@ -48,7 +67,7 @@ class HeldOut(msgspec.Struct):
     """A request that is never trained on: the candidate and the champion are asked it, the router learns from it."""
 
     id: str
-    messages: list[dict[str, Any]]
+    messages: Messages
     parameters: dict[str, Any]
     answer: str
 
@@ -72,45 +91,64 @@ class _Selection:
 
     settings: DistillSettings
     explore_rate: float
+    renders: Callable[[Messages], bool]
     dropped: Counter[str] = field(default_factory=Counter[str])
     train: dict[str, Row] = field(default_factory=dict[str, Row])
     held_out: dict[str, Row] = field(default_factory=dict[str, Row])
 
     def take(self, row: Row) -> None:
         """Put a row where it belongs, or drop it with a reason."""
-        if not row.answer.strip():
-            self.dropped["empty_answer"] += 1
+        held_out = is_held_out(row.messages, self.settings.holdout_share)
+        why = self._refused(row) or (self._not_sampled(row) if held_out else None)
+        if why is not None:
+            self.dropped[why] += 1
             return
-        if row.answer.lower().replace("\u2019", "'").startswith(REFUSALS):
-            self.dropped["refusal"] += 1
-            return
+        destination = self.held_out if held_out else self.train
         identity = _identity(row.messages)
-        if is_held_out(row.messages, self.settings.holdout_share):
-            if self._thinned_out(row, identity):
-                self.dropped["thinned_held_out"] += 1
-                return
-            destination = self.held_out
-        else:
-            destination = self.train
-        if identity in destination:
+        if destination.pop(identity, None) is not None:
             self.dropped["duplicate"] += 1
         destination[identity] = row
 
-    def _thinned_out(self, row: Row, identity: str) -> bool:
-        if row.reason == "pinned":
-            return True
-        return row.reason in ROUTER_REASONS and _unit(f"thin:{identity}") >= self.explore_rate
+    def _refused(self, row: Row) -> str | None:
+        answer = row.answer.strip().lower().replace("\u2019", "'")
+        if not answer:
+            return "empty_answer"
+        if answer.startswith(REFUSALS):
+            return "refusal"
+        view = RequestView.from_body(row.parameters | {"messages": row.messages})
+        if view.has_tools or view.has_images or view.n != 1:
+            return "not_plain_text"
+        return None if self.renders(row.messages) else "template"
+
+    def _not_sampled(self, row: Row) -> str | None:
+        if row.reason in NOT_SAMPLED:
+            return "not_sampled"
+        # by the row's own id: a request that comes back has a new chance each time, as with exploration
+        thinned = row.reason in THINNED and _unit(f"thin:{row.id}") >= self.explore_rate
+        return "thinned_held_out" if thinned else None
 
 
-def is_held_out(messages: list[dict[str, Any]], share: float) -> bool:
+def is_held_out(messages: Messages, share: float) -> bool:
     """Whether a conversation belongs to the held-out share: the same for the same first user message, always."""
     first = next((m.get("content") for m in messages if m.get("role") == "user"), "")
     return _unit(f"split:{_normalised(first)}") < share
 
 
-def split(rows: Iterable[Row], settings: DistillSettings, explore_rate: float) -> _Selection:
-    """Choose among the ledger's rows."""
-    selection = _Selection(settings, explore_rate)
+def render(messages: Messages, tokenizer: Any) -> str:
+    """The prompt of a text conversation by the tokenizer's chat template; content parts are joined as vLLM does it.
+
+    Raises ``jinja2.TemplateError`` or ``TypeError`` for messages that the template does not take.
+    """
+    view = RequestView.from_body({"messages": messages})
+    plain = [{"role": role, "content": text} for role, text in view.messages]
+    return tokenizer.apply_chat_template(plain, add_generation_prompt=True, tokenize=False)
+
+
+def split(
+    rows: Iterable[Row], settings: DistillSettings, explore_rate: float, renders: Callable[[Messages], bool]
+) -> _Selection:
+    """Choose among the ledger's rows, given oldest first."""
+    selection = _Selection(settings, explore_rate, renders)
     for row in rows:
         selection.take(row)
     _cap_keys(selection)
@@ -122,14 +160,20 @@ def build_dataset(
 ) -> Manifest:
     """Write ``train.parquet``, ``held_out.jsonl`` and ``manifest.json`` (last) into the folder.
 
-    Raises `DatasetError` when fewer than ``settings.min_examples`` rows are left to train on.
+    Raises `DatasetError` when fewer than ``settings.min_examples`` rows are left to train on, or none to judge by.
     """
-    selection = split(_ledger_rows(store), settings, explore_rate)
+    selection = split(_ledger_rows(store), settings, explore_rate, lambda messages: _renders(messages, tokenizer))
     rows = list(selection.train.values())[-settings.max_examples :]
+    dropped = f"dropped: {dict(selection.dropped) or 'none'}"
     if len(rows) < settings.min_examples:
         raise DatasetError(
             f"{len(rows)} teacher answers can be trained on, {settings.min_examples} are needed "
-            f"(distill.min_examples); dropped: {dict(selection.dropped) or 'none'}"
+            f"(distill.min_examples); {dropped}"
+        )
+    if not selection.held_out:
+        raise DatasetError(
+            f"no teacher answer is held out to judge a student by (distill.holdout_share = "
+            f"{settings.holdout_share}; requests pinned to the teacher do not count); {dropped}"
         )
     folder.mkdir(parents=True, exist_ok=True)
     share = _write_train(folder / "train.parquet", rows, tokenizer)
@@ -144,8 +188,15 @@ def build_dataset(
         keys=dict(Counter(row.key_id for row in rows)),
         content_hash=_hash_files(folder / "train.parquet", folder / "held_out.jsonl"),
     )
-    (folder / "manifest.json").write_bytes(msgspec.json.format(msgspec.json.encode(manifest)))
+    write_whole(folder / "manifest.json", msgspec.json.format(msgspec.json.encode(manifest)))
     return manifest
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file that is there in full or not at all, whenever this process is killed."""
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    unfinished.write_bytes(content)
+    unfinished.replace(path)
 
 
 def read_held_out(folder: Path) -> list[HeldOut]:
@@ -169,16 +220,27 @@ def _ledger_rows(store: Store) -> Iterator[Row]:
 
 
 def _cap_keys(selection: _Selection) -> None:
-    limit = selection.settings.max_share_per_key
-    if limit >= 1:
-        return
-    cap = max(1, int(limit * len(selection.train)))
+    """Keep each key's newest rows, as many as leave it ``max_share_per_key`` of the dataset."""
+    cap = _largest_cap(Counter(row.key_id for row in selection.train.values()), selection.settings)
     seen: Counter[str] = Counter()
     for identity, row in reversed(list(selection.train.items())):
         seen[row.key_id] += 1
         if seen[row.key_id] > cap:
             del selection.train[identity]
             selection.dropped["key_cap"] += 1
+
+
+def _largest_cap(rows: Counter[str], settings: DistillSettings) -> int:
+    """The most rows a key may have and stay within its share of what all then have; 0 if there is no such cap."""
+    share, most = settings.max_share_per_key, max(rows.values(), default=0)
+    if share >= 1:
+        return most
+
+    def too_many(cap: int) -> bool:
+        return cap > share * min(settings.max_examples, sum(min(n, cap) for n in rows.values()))
+
+    # what all keys have grows ever slower with the cap, so that once a cap is too large, every larger one is
+    return bisect.bisect_left(range(1, most + 1), True, key=too_many)
 
 
 def _write_train(path: Path, rows: list[Row], tokenizer: Any) -> float:
@@ -212,8 +274,7 @@ def _write_train(path: Path, rows: list[Row], tokenizer: Any) -> float:
 
 
 def _example(row: Row, tokenizer: Any, table: list[bytes], vocabulary: dict[bytes, int]) -> tuple[Example, float]:
-    prompt = tokenizer.apply_chat_template(row.messages, add_generation_prompt=True, tokenize=False)
-    prompt_ids = tokenizer(prompt, add_special_tokens=False).input_ids
+    prompt_ids = tokenizer(render(row.messages, tokenizer), add_special_tokens=False).input_ids
     answer_ids = [*tokenizer(row.answer, add_special_tokens=False).input_ids, tokenizer.eos_token_id]
     if not row.logprobs:
         return Example(prompt_ids, answer_ids), 0.0
@@ -223,12 +284,21 @@ def _example(row: Row, tokenizer: Any, table: list[bytes], vocabulary: dict[byte
     return Example(prompt_ids, answer_ids, soft_ids, soft_logprobs), aligned_share(targets)
 
 
+def _renders(messages: Messages, tokenizer: Any) -> bool:
+    from jinja2 import TemplateError
+
+    try:
+        return bool(render(messages, tokenizer))
+    except (TemplateError, TypeError):
+        return False
+
+
 def _normalised(content: Any) -> str:
     text = content if isinstance(content, str) else msgspec.json.encode(content).decode()
     return " ".join(text.casefold().split())
 
 
-def _identity(messages: list[dict[str, Any]]) -> str:
+def _identity(messages: Messages) -> str:
     parts = [f"{message.get('role')}\0{_normalised(message.get('content'))}" for message in messages]
     return hashlib.sha256("\1".join(parts).encode("utf-8", "surrogatepass")).hexdigest()
 

@@ -17,10 +17,11 @@ from router.features import RequestView
 from router.signals import SIGNAL_TOP, TokenLogprob
 from router.train import LabelledRequest
 
-__all__ = ("Replayed", "agreement_interval", "labelled", "replay")
+__all__ = ("Replayed", "agreement_interval", "labelled", "paired_difference", "replay")
 
 CONCURRENCY: Final = 8
 TIMEOUT_S: Final = 120.0
+REFUSED: Final = (400, 413, 422)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,7 @@ async def replay(
 ) -> list[Replayed]:
     """Ask a student all the requests, a few at a time. ``url`` ends in ``/v1``.
 
+    A request that its server does not take (one too long for it, say) counts as one that it got wrong.
     ``on_progress`` hears how many are done. Raises ``httpx.HTTPError`` when the server fails.
     """
     gate = asyncio.Semaphore(CONCURRENCY)
@@ -66,6 +68,8 @@ async def _ask(client: httpx.AsyncClient, url: str, model: str, request: HeldOut
     started = time.perf_counter()
     response = await client.post(f"{url}/chat/completions", json=body)
     latency = (time.perf_counter() - started) * 1000
+    if response.status_code in REFUSED:
+        return Replayed(request, "", (), False, latency)
     response.raise_for_status()
     choice = response.json()["choices"][0]
     answer = choice["message"].get("content") or ""
@@ -108,11 +112,16 @@ def paired_difference(
     """Mean difference in agreement on the same requests and its one-sided lower bound by the bootstrap.
 
     Efron and Tibshirani, An Introduction to the Bootstrap (1993), section 13.3: the percentile of 10,000 resamples.
+    Raises ``ValueError`` when the two are of different lengths.
     """
-    differences: NDArray[np.float64] = np.asarray(candidate, dtype=np.float64) - np.asarray(
-        champion, dtype=np.float64
-    )
-    if not differences.size:
+    n = len(candidate)
+    if n != len(champion):
+        raise ValueError(f"{n} answers of the candidate and {len(champion)} of the champion are no pairs")
+    if not n:
         return 0.0, -1.0
-    draws = np.random.default_rng(seed).integers(0, differences.size, (10_000, differences.size))
-    return float(differences.mean()), float(np.quantile(differences[draws].mean(axis=1), 1 - confidence))
+    better = sum(one and not other for one, other in zip(candidate, champion, strict=True))
+    worse = sum(other and not one for one, other in zip(candidate, champion, strict=True))
+    # a difference is -1, 0 or 1, so that a resample is three counts, however many requests there are
+    counts = np.random.default_rng(seed).multinomial(n, [better / n, worse / n, 1 - (better + worse) / n], 10_000)
+    means: NDArray[np.float64] = (counts[:, 0] - counts[:, 1]) / n
+    return (better - worse) / n, float(np.quantile(means, 1 - confidence))

@@ -14,7 +14,15 @@ from transformers import PreTrainedModel
 
 from distill.collate import Example, ExampleSet, collate
 
-__all__ = ("HiddenExamples", "collate_hidden", "fits", "hidden_examples", "restore_layers", "upper_layers_only")
+__all__ = (
+    "HiddenExamples",
+    "collate_hidden",
+    "fits",
+    "hidden_examples",
+    "restore_layers",
+    "upper_layers_only",
+    "without_lower_layers",
+)
 
 MAX_BYTES = 2 * 1024**3
 BATCH_TOKENS = 4096
@@ -84,6 +92,18 @@ def collate_hidden(rows: Sequence[tuple[Example, Tensor]], pad_id: int, multiple
     width = batch["input_ids"].shape[1]
     padded = [nn.functional.pad(states, (0, 0, 0, width - states.shape[0])) for _, states in rows]
     return batch | {"inputs_embeds": torch.stack(padded)}
+
+
+def without_lower_layers(
+    model: PreTrainedModel, trained: int | None, examples: ExampleSet, on_progress: Callable[[int], None]
+) -> tuple[ExampleSet | HiddenExamples, nn.ModuleList | None]:
+    """Take layers that are not trained out of the training loop, where their output can be kept.
+
+    Returns the rows to train on, and the layers for `restore_layers`, or None where the model stays whole.
+    """
+    if trained is None or trained >= cast("Any", model.config).num_hidden_layers or not fits(model, examples):
+        return examples, None
+    return hidden_examples(model, trained, examples, on_progress), upper_layers_only(model, trained)
 
 
 def upper_layers_only(model: PreTrainedModel, trained: int) -> nn.ModuleList:

@@ -5,8 +5,10 @@ with the next worker that claims it.
 """
 
 import asyncio
+import contextlib
 import json
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -36,11 +38,15 @@ from serving.parity import ParityReport, compare, probe_logprobs, trained_logpro
 from serving.settings import StudentSettings
 from serving.weights import resolve_weights
 
-__all__ = ("JobContext", "JobFailed", "run_job")
+__all__ = ("JobContext", "JobFailed", "drop_scratch", "run_job")
 
 PROBES: Final = 16
 READY_TIMEOUT_S: Final = 600.0
 POLL_S: Final = 0.5
+CHECKPOINT_S: Final = 30.0
+"""How long a trainer may take to write its checkpoint when its worker is stopped."""
+SETTLED: Final = {"live": "live", "retired": "live", "rejected": "rejected", "rolled_back": "rolled_back"}
+"""How a job has ended whose release is no longer a candidate."""
 
 Progress = Callable[[str, dict[str, Any]], None]
 
@@ -74,6 +80,11 @@ class JobContext:
 
 async def run_job(context: JobContext, job: Job) -> str:
     """Run the job that this worker holds; returns the state it ended in. Raises `JobFailed` with the cause."""
+    if context.student.base_url is not None:
+        raise JobFailed(
+            "student.base_url is set, so nothing serves a candidate to evaluate it: unset it, so that Stillroom "
+            "starts the students itself"
+        )
     champion = await asyncio.to_thread(releases.live, context.store)
     source = await _source(context, champion)
     await context.enter(job, "building")
@@ -81,6 +92,10 @@ async def run_job(context: JobContext, job: Job) -> str:
     context.on_progress("dataset", msgspec.to_builtins(manifest))
     await context.enter(job, "training")
     candidate = await _train(context, job, source, champion)
+    if candidate.state in SETTLED:
+        # the worker before this one died between its verdict and its note of it
+        await context.enter(job, SETTLED[candidate.state], release_id=candidate.id)
+        return SETTLED[candidate.state]
     await context.enter(job, "evaluating", release_id=candidate.id)
     verdict = await _evaluate(context, job, candidate, champion, manifest)
     if not verdict.passed:
@@ -119,9 +134,10 @@ async def _train(context: JobContext, job: Job, source: Path, champion: Release 
     folder = context.folder(job)
     config_file = folder / "train.json"
     if not config_file.exists():
-        config_file.write_bytes(msgspec.json.encode(_train_config(context, folder, source)))
+        dataset.write_whole(config_file, msgspec.json.encode(_train_config(context, folder, source, champion)))
     config = json.loads(config_file.read_bytes())
-    await _run_trainer(context, folder)
+    await _run_trainer(context, job)
+    await asyncio.to_thread(drop_scratch, folder)
     release_folder = Path(config["output"]).parent
     known = {release.id: release for release in await asyncio.to_thread(releases.list_releases, context.store)}
     if release_folder.name in known:
@@ -141,11 +157,16 @@ async def _train(context: JobContext, job: Job, source: Path, champion: Release 
     return candidate
 
 
-def _train_config(context: JobContext, folder: Path, source: Path) -> dict[str, Any]:
+def drop_scratch(folder: Path) -> None:
+    """Delete what only an unfinished training needs: its checkpoints are several times the model's size."""
+    for name in ("checkpoints", "student"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+
+
+def _train_config(context: JobContext, folder: Path, source: Path, champion: Release | None) -> dict[str, Any]:
     training: dict[str, Any] = msgspec.to_builtins(context.distill.training)
-    base = context.home / "models"
-    if not source.is_relative_to(base) and context.distill.start_from == "champion":
-        training["layers"] = None
+    if champion is not None and context.distill.start_from == "champion":
+        training["layers"] = None  # they were chosen when the champion was made
     output = context.home / "releases" / release.new_release_id() / "student"
     return training | {
         "weights": str(source.resolve()),
@@ -154,7 +175,8 @@ def _train_config(context: JobContext, folder: Path, source: Path) -> dict[str, 
     }
 
 
-async def _run_trainer(context: JobContext, folder: Path) -> None:
+async def _run_trainer(context: JobContext, job: Job) -> None:
+    folder = context.folder(job)
     process = await asyncio.create_subprocess_exec(
         # the launcher ends the trainer when this worker dies: two of them must never share a folder
         sys.executable, "-I", launch.__file__, str(os.getpid()), sys.executable, "-m", "distill.train", str(folder),
@@ -176,7 +198,7 @@ async def _run_trainer(context: JobContext, folder: Path) -> None:
             why = (await errors).strip().splitlines()
             raise JobFailed(f"training ended with status {process.returncode}: {why[-1] if why else 'no message'}")
     finally:
-        await _stop_child(process)
+        await _stop_child(process, context, job)
         errors.cancel()
 
 
@@ -184,16 +206,18 @@ async def _read_errors(process: asyncio.subprocess.Process) -> str:
     return (await process.stderr.read()).decode(errors="replace") if process.stderr else ""
 
 
-async def _stop_child(process: asyncio.subprocess.Process) -> None:
-    """Let the trainer write its checkpoint, for up to ten seconds."""
+async def _stop_child(process: asyncio.subprocess.Process, context: JobContext, job: Job) -> None:
+    """Let the trainer write its checkpoint, unless nobody is to go on from it or somebody does already."""
     if process.returncode is not None:
         return
-    process.terminate()
-    try:
-        await asyncio.wait_for(process.wait(), 10)
-    except TimeoutError:
+    current = await asyncio.to_thread(jobs.get, context.store, job.id)
+    with contextlib.suppress(TimeoutError):
+        if current.lease_owner == context.owner and not current.cancel_requested:
+            process.terminate()
+            await asyncio.wait_for(process.wait(), CHECKPOINT_S)
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-        await process.wait()
+    await process.wait()
 
 
 def _report_progress(context: JobContext, path: Path, seen: int) -> int:
@@ -279,10 +303,7 @@ def _probes(folder: Path, rows: list[HeldOut]) -> list[list[int]]:
     from transformers import AutoTokenizer
 
     tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    texts = [
-        tokenizer.apply_chat_template(row.messages, add_generation_prompt=True, tokenize=False) + row.answer
-        for row in rows
-    ]
+    texts = [dataset.render(row.messages, tokenizer) + row.answer for row in rows]
     return [tokenizer(text, add_special_tokens=False).input_ids for text in texts]
 
 

@@ -15,21 +15,35 @@ class TrainingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     train_layers: int | None = None
     """Train only the uppermost so many decoder layers; unset trains all."""
     epochs: int = 3
+    """Passes over the dataset."""
     batch_size: int = 32
+    """Examples per step."""
     learning_rate: float = 3e-4
+    """Peak of the learning rate."""
     warmup_ratio: float = 0.05
+    """Share of the steps in which the learning rate rises to its peak."""
     weight_decay: float = 0.0
+    """Decay of AdamW."""
     alpha: float = 0.5
     """Weight of the soft targets against the hard label."""
     temperature: float = 1.0
+    """Softens the teacher's distribution and the student's."""
     tail: Literal["bucket", "renormalise"] = "renormalise"
+    """What becomes of the teacher's probability outside its top tokens: one further class, or spread over them."""
     lora_rank: int | None = None
+    """Train a LoRA adapter of this rank; unset trains the weights."""
     freeze_embeddings: bool = True
+    """Leave the token embeddings as they are."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Precision of the computation; ``auto`` is bfloat16 where the hardware has it."""
     max_length: int = 1024
+    """Longer examples are left out, in tokens."""
     save_steps: int = 100
+    """Steps between two checkpoints."""
     threads: int = 2
+    """CPU threads."""
     seed: int = 0
+    """Of the shuffling and the dropout."""
 
 
 class DistillSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -38,12 +52,17 @@ class DistillSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     approval: Literal["auto", "manual"] = "manual"
     """``manual``: a release that passed its gate waits for a person."""
     holdout_share: float = 0.25
+    """Share of the conversations that are kept from training, to evaluate and calibrate on."""
     min_examples: int = 100
+    """A job with fewer ends as failed."""
     max_examples: int = 100_000
+    """The newest so many are taken."""
     max_share_per_key: float = 1.0
     """Largest share of a dataset that may come from one API key."""
     start_from: Literal["champion", "base"] = "champion"
+    """The weights that training begins from: those of the live release, or ``student.weights``."""
     training: TrainingSettings = TrainingSettings()
+    """How the student is trained."""
     min_agreement: float = 0.5
     """The gate's floor for the candidate's own agreement with the teacher on held-out requests."""
     margin: float = 0.01

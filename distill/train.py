@@ -25,6 +25,7 @@ from distill.student import copy_companions, make_student, new_folder
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, TrainingArguments
 
+    from distill.frozen import HiddenExamples
     from distill.trainer import DistillTrainer, Progress
 
 __all__ = ("TrainConfig", "TrainResult", "main", "train")
@@ -34,6 +35,8 @@ _Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 _Count = Annotated[int, msgspec.Meta(ge=1)]
 
 PROGRESS = "progress.jsonl"
+PREPARED = "prepared.json"
+"""How many rows the frozen layers have been run over: ``{done, of}``."""
 LOGGED_LINES = 500
 """About how many lines of progress a job writes, however long it is."""
 
@@ -156,19 +159,25 @@ def train(config: TrainConfig, job: Path, stop: "StopFlag") -> None:
     """
     if Path(config.output).exists():
         return  # the rename to `output` is the last thing a run does
+    from distill.frozen import restore_layers, without_lower_layers
     from distill.trainer import ProgressLog, newest_checkpoint, read_progress, watch
 
     source = _source(config, job)
     examples = ExampleSet(read_examples(Path(config.examples)), config.max_length)
     if not examples:
         raise ConfigError(f"{config.examples} has no example of at most {config.max_length} tokens")
-    trainer = _trainer(config, job, examples, _model(config, source))
+    model = _model(config, source)
+    prepared = partial(_write_prepared, job / PREPARED, len(examples))
+    rows, lower = without_lower_layers(model, config.train_layers, examples, prepared)
+    trainer = _trainer(config, job, rows, model)
     watch(trainer, ProgressLog(job / PROGRESS, len(examples)), lambda: stop.asked)
     if stop.asked:
         raise Stopped
     trainer.train(resume_from_checkpoint=newest_checkpoint(job / "checkpoints"))
     if trainer.state.global_step < trainer.state.max_steps:
         raise Stopped
+    if lower is not None:
+        restore_layers(model, lower)
     result = _result(read_progress(job / PROGRESS)[-1], examples)
     with new_folder(Path(config.output)) as folder:
         _save(trainer.model, config.lora_rank is not None, source, folder)
@@ -225,9 +234,12 @@ def _model(config: TrainConfig, source: Path) -> "PreTrainedModel":
     return model
 
 
-def _trainer(config: TrainConfig, job: Path, examples: ExampleSet, model: "PreTrainedModel") -> "DistillTrainer":
+def _trainer(
+    config: TrainConfig, job: Path, examples: "ExampleSet | HiddenExamples", model: "PreTrainedModel"
+) -> "DistillTrainer":
     import torch
 
+    from distill.frozen import HiddenExamples, collate_hidden
     from distill.losses import LossSettings
     from distill.trainer import DistillTrainer
 
@@ -238,7 +250,11 @@ def _trainer(config: TrainConfig, job: Path, examples: ExampleSet, model: "PreTr
         model=model,
         args=_arguments(config, job, len(examples)),
         train_dataset=examples,
-        data_collator=partial(collate, pad_id=model.config.pad_token_id or 0, multiple_of=multiple_of),
+        data_collator=partial(
+            collate_hidden if isinstance(examples, HiddenExamples) else collate,
+            pad_id=model.config.pad_token_id or 0,
+            multiple_of=multiple_of,
+        ),
     )
 
 
@@ -269,6 +285,10 @@ def _arguments(config: TrainConfig, job: Path, examples: int) -> "TrainingArgume
         disable_tqdm=not sys.stderr.isatty(),
         report_to="none",
     )
+
+
+def _write_prepared(path: Path, rows: int, done: int) -> None:
+    path.write_bytes(msgspec.json.encode({"done": done, "of": rows}))
 
 
 def _result(last: "Progress", examples: ExampleSet) -> TrainResult:

@@ -19,6 +19,7 @@ from transformers.trainer_callback import PrinterCallback
 from transformers.training_args import TrainingArguments
 
 from distill.collate import IGNORED, BucketSampler, ExampleSet
+from distill.frozen import HiddenExamples
 from distill.losses import LossSettings, Targets, distillation_loss
 
 __all__ = (
@@ -104,7 +105,7 @@ class DistillTrainer(Trainer):
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Batches of similar length, in an order decided by the seed and the epoch."""
-        rows = cast("ExampleSet", self.train_dataset)
+        rows = cast("ExampleSet | HiddenExamples", self.train_dataset)
         sampler = BucketSampler(rows.lengths, self.args.train_batch_size, self.args.seed)
         loader = DataLoader(cast("Dataset[Any]", rows), batch_sampler=sampler, collate_fn=self.data_collator)
         return cast("DataLoader[Any]", self.accelerator.prepare(loader))
@@ -121,9 +122,7 @@ class DistillTrainer(Trainer):
         keep = nn.functional.pad(following != IGNORED, (0, 1))
         with _head_only_at(self.accelerator.unwrap_model(model), keep):
             entering = "inputs_embeds" if "inputs_embeds" in inputs else "input_ids"
-            outputs = model(
-                **{entering: inputs[entering]}, attention_mask=inputs["attention_mask"], use_cache=False
-            )
+            outputs = model(**{entering: inputs[entering]}, attention_mask=inputs["attention_mask"], use_cache=False)
         targets = Targets(
             labels=following[keep[:, :-1]],
             soft_ids=inputs["soft_ids"],

@@ -3,15 +3,15 @@
 import asyncio
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any, Final
 
 import structlog
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from distill.dataset import DatasetError
-from distill.job import JobContext, JobFailed, run_job
+from distill.job import JobContext, JobFailed, drop_scratch, run_job
 from ledger import jobs, releases
 from ledger.jobs import Job, JobError
 from ledger.store import Store
@@ -63,7 +63,13 @@ async def run_claimed(context: JobContext, job: Job) -> str:
         return "failed"
     except JobError:
         return "lost"
-    except (OSError, SQLAlchemyError, ValueError) as error:
+    except OperationalError as error:
+        # the store is away, not the job at fault: it is claimed again when its lease has run out
+        log.warning("job_interrupted", job=job.id, error=str(error).splitlines()[0])
+        return "lost"
+    except Exception as error:
+        # the outermost seam: a job that ends in no state would be claimed and tried again for ever
+        log.exception("job_fault", job=job.id)
         await _fail(context, job, f"{type(error).__name__}: {error}")
         return "failed"
     finally:
@@ -93,6 +99,7 @@ async def _ended_early(context: JobContext, job: Job, watch: "asyncio.Task[str]"
     if outcome == "cancelled":
         await _drop_candidate(context, job, "cancelled")
         await context.enter(job, "cancelled")
+        await asyncio.to_thread(drop_scratch, context.folder(job))
     return outcome
 
 
@@ -100,12 +107,13 @@ async def _fail(context: JobContext, job: Job, why: str) -> None:
     log.error("job_failed", job=job.id, error=why)
     await _drop_candidate(context, job, why)
     await context.enter(job, "failed", error=why)
+    await asyncio.to_thread(drop_scratch, context.folder(job))
 
 
 async def _drop_candidate(context: JobContext, job: Job, why: str) -> None:
-    current = await asyncio.to_thread(jobs.get, context.store, job.id)
-    if current.release_id is not None:
-        await asyncio.to_thread(releases.reject, context.store, current.release_id, job.id, why)
+    for release in await asyncio.to_thread(releases.served, context.store):
+        if release.job_id == job.id and release.state == "candidate":
+            await asyncio.to_thread(releases.reject, context.store, release.id, job.id, why)
 
 
 def _recorded(
@@ -121,10 +129,12 @@ def _recorded(
     return both
 
 
-async def _until(stop: asyncio.Event, work: Any) -> None:
+async def _until(stop: asyncio.Event, work: Coroutine[Any, Any, str]) -> None:
     task = asyncio.create_task(work)
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait((task, stopping), return_when=asyncio.FIRST_COMPLETED)
     for pending in (task, stopping):
         pending.cancel()
-    await asyncio.gather(task, stopping, return_exceptions=True)
+    outcome, _ = await asyncio.gather(task, stopping, return_exceptions=True)
+    if isinstance(outcome, Exception):
+        log.error("job_end_not_recorded", error=f"{type(outcome).__name__}: {outcome}")

@@ -52,7 +52,7 @@ async def _change(change: Any, *args: Any) -> Any:
 async def _body(request: Request[Any, Any, Any], shape: type[msgspec.Struct]) -> Any:
     try:
         return msgspec.json.decode(await request.body() or b"{}", type=shape)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadRequest(f"We could not read the JSON body of your request: {error}") from error
 
 

@@ -10,9 +10,7 @@ from typing import Any
 
 import httpx
 from litestar import Litestar, Request, Response, get
-from litestar.config.response_cache import ResponseCacheConfig
 from litestar.datastructures import State
-from litestar.openapi import OpenAPIConfig
 
 from gateway import admin_api, openai_api
 from gateway.auth import PUBLIC, authorise, opt
@@ -61,7 +59,7 @@ async def readyz(request: Request[Any, Any, Any]) -> Response[dict[str, str]]:
     state = request.app.state
     if state.draining:
         raise Unavailable("the gateway is draining")
-    if not state.loaded:
+    if not state.live.loaded:
         raise Unavailable("the ledger was not reached yet")
     return Response({"status": "ready"}, media_type="application/json")
 
@@ -93,7 +91,6 @@ def build_app(config: GatewayConfig, store: Store, more_handlers: Sequence[Any] 
             "aliases": dict(config.aliases),
             "log_content": config.gateway.log_content,
             "auth_required": config.auth.required,
-            "loaded": False,
             "draining": False,
         }
     )
@@ -101,7 +98,6 @@ def build_app(config: GatewayConfig, store: Store, more_handlers: Sequence[Any] 
     @contextlib.asynccontextmanager
     async def lifespan(_app: Litestar) -> AsyncGenerator[None, None]:
         await live.refresh()
-        state.loaded = live.store_reachable
         tasks = [asyncio.create_task(live.run()), asyncio.create_task(recorder.run())]
         try:
             yield
@@ -122,8 +118,7 @@ def build_app(config: GatewayConfig, store: Store, more_handlers: Sequence[Any] 
         lifespan=[lifespan],
         exception_handlers=exception_handlers,
         request_max_body_size=config.gateway.max_body_bytes,
-        response_cache_config=ResponseCacheConfig(),
-        openapi_config=OpenAPIConfig(title="Stillroom", version="0.1.0", path="/schema", enabled_endpoints=set()),
+        openapi_config=None,
         logging_config=None,
     )
 

@@ -6,7 +6,11 @@ from collections.abc import AsyncGenerator, Awaitable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import msgspec
 from litestar.types import Receive, Scope, Send
+
+from gateway.errors import error_body
+from gateway.sse import frame
 
 __all__ = ("ClientGone", "PlainAnswer", "StreamedAnswer", "unless_client_leaves")
 
@@ -47,6 +51,10 @@ class StreamedAnswer:
             await unless_client_leaves(sending, receive)
         except ClientGone:
             pass
+        except asyncio.CancelledError:
+            # the server's time to drain is over: the client is told, and sees no [DONE]
+            body = error_body("The gateway is shutting down.", "server_error", "shutting_down")
+            await send({"type": "http.response.body", "body": frame(msgspec.json.encode(body)), "more_body": False})
         finally:
             await self.events.aclose()
 

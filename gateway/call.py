@@ -1,27 +1,24 @@
 """One chat request on its way through the gateway: what came in, what was decided, what is recorded of it."""
 
-import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import msgspec
-
 from gateway.answer import Answer, Asked
 from gateway.errors import BadRequest, NotFound
+from gateway.wire import NotJson, decode_object
 from ledger.prices import Price, Tokens, cost_nano
 from ledger.records import Content, RequestRecord
 from ledger.store import now_ms
 from router.features import RequestView
 from router.policy import Decision
 
-__all__ = ("MODELS", "Call", "Pricing", "read_call")
+__all__ = ("MODELS", "Call", "Caller", "Pricing", "read_call")
 
 MODELS: Final = ("auto", "student", "teacher")
 FORWARDED_HEADERS: Final = ("traceparent", "tracestate", "openai-organization", "openai-project")
-
-
+MAX_SHOWN: Final = 200
 NOT_PARAMETERS: Final = ("messages", "model", "stream", "stream_options", "logprobs", "top_logprobs")
 UNDECIDED: Final = Decision("teacher", "no_release", None, 1.0)
 
@@ -32,6 +29,16 @@ class Pricing:
 
     student: Price
     teacher: Price
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks, under which id, and what the settings say of all requests."""
+
+    request_id: str
+    key_id: str | None
+    aliases: Mapping[str, str]
+    log_content: bool
 
 
 @dataclass(slots=True)
@@ -63,6 +70,11 @@ class Call:
         """Since the request came in."""
         return (time.perf_counter() - self.started) * 1000
 
+    def saw_first_token(self) -> None:
+        """Called with every event of a stream; the first one counts."""
+        if self.first_token_ms is None:
+            self.first_token_ms = self.elapsed_ms()
+
     def headers(self) -> dict[str, str]:
         """What every answer carries."""
         headers = {
@@ -78,8 +90,9 @@ class Call:
         """The ledger's row. A teacher's answer to the same tokens is the baseline."""
         attempt = self.attempt.tokens if self.attempt else Tokens()
         price = pricing.student if self.decision.route == "student" else pricing.teacher
-        answered = status < 400
-        cost = cost_nano(price, answer.tokens) if answered else 0
+        # tokens of an answer that nobody saw the end of are billed all the same
+        billed = status < 400 or answer.tokens != Tokens()
+        cost = cost_nano(price, answer.tokens) if billed else 0
         if self.attempt is not None:
             cost += cost_nano(pricing.student, attempt)
         teacher_logprobs = answer.logprobs if self.decision.route == "teacher" else None
@@ -111,7 +124,7 @@ class Call:
             attempt_prompt_tokens=attempt.prompt,
             attempt_completion_tokens=attempt.completion,
             cost_nano=cost,
-            baseline_nano=cost_nano(pricing.teacher, answer.tokens) if answered else 0,
+            baseline_nano=cost_nano(pricing.teacher, answer.tokens) if billed else 0,
             latency_ms=self.elapsed_ms(),
             first_token_ms=self.first_token_ms,
             tags=self.tags,
@@ -120,21 +133,22 @@ class Call:
         )
 
 
-def read_call(
-    raw: bytes, headers: Mapping[str, str], aliases: Mapping[str, str], key_id: str | None, log_content: bool
-) -> Call:
+def read_call(raw: bytes, headers: Mapping[str, str], caller: Caller) -> Call:
     """Read a request's body and headers. Raises `BadRequest` or `NotFound` with the parameter that is wrong."""
     body = _decode(raw)
     model = body.get("model")
     if not isinstance(model, str):
         raise BadRequest("you must provide a model parameter", param="model")
-    target = aliases.get(model, model)
+    target = caller.aliases.get(model, model)
     if target not in MODELS:
-        message = f"The model `{model}` does not exist or you do not have access to it."
-        raise NotFound(message, code="model_not_found", param="model")
+        message = f"The model `{model[:MAX_SHOWN]}` does not exist or you do not have access to it."
+        raise NotFound(message, code="model_not_found")
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages or not all(isinstance(m, dict) for m in messages):
         raise BadRequest("'messages' must be a list of at least one message", param="messages")
+    stream = body.get("stream")
+    if stream is not None and not isinstance(stream, bool):
+        raise BadRequest("'stream' must be a boolean", param="stream")
     pinned = headers.get("x-stillroom-route", "auto")
     if pinned not in MODELS:
         raise BadRequest("x-stillroom-route must be auto, student or teacher", param="x-stillroom-route")
@@ -143,29 +157,27 @@ def read_call(
         raise BadRequest("x-stillroom-log must be on or off", param="x-stillroom-log")
     tags = [tag.strip()[:100] for tag in headers.get("x-stillroom-tags", "").split(",") if tag.strip()]
     return Call(
-        id=f"req_{secrets.token_hex(12)}",
+        id=caller.request_id,
         body=body,
         view=RequestView.from_body(body),
         asked=_asked(body),
-        stream=bool(body.get("stream")),
+        stream=bool(stream),
         model=model,
         target=pinned if target == "auto" else target,
-        key_id=key_id,
-        keep_content=log_content and log == "on",
+        key_id=caller.key_id,
+        keep_content=caller.log_content and log == "on",
         trainable=log == "on" and body.get("store") is not False,
         tags=tags[:20],
-        forwarded={name: headers[name] for name in FORWARDED_HEADERS if name in headers},
+        # an upstream's headers are ASCII
+        forwarded={name: headers[name] for name in FORWARDED_HEADERS if name in headers and headers[name].isascii()},
     )
 
 
 def _decode(raw: bytes) -> dict[str, Any]:
     try:
-        body = msgspec.json.decode(raw)
-    except (msgspec.DecodeError, RecursionError) as error:
+        return decode_object(raw)
+    except NotJson as error:
         raise BadRequest(f"We could not parse the JSON body of your request: {error}") from error
-    if not isinstance(body, dict):
-        raise BadRequest("The JSON body of your request must be an object.")
-    return body
 
 
 def _asked(body: dict[str, Any]) -> Asked:

@@ -7,9 +7,11 @@ ApiError                    status, message, type, param, code, headers
 +- NotFound             404 model_not_found, ...
 +- RateLimited          429 rate_limit_exceeded
 +- Unavailable          503 service_unavailable
-UpstreamError               could not be reached, broke off or answered 5xx (mapped at gateway/upstream.py)
+UpstreamError               could not be reached, broke off or answered 5xx (raised at gateway/upstream.py and
+                            gateway/streams.py; gateway/relay.py turns it into another route or Unavailable)
 """
 
+import secrets
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +19,8 @@ import msgspec
 import structlog
 from litestar import Request, Response
 from litestar.exceptions import HTTPException, NotAuthorizedException, PermissionDeniedException
+
+from gateway.wire import NotJson, decode_object, encode
 
 __all__ = (
     "ApiError",
@@ -29,6 +33,9 @@ __all__ = (
     "UpstreamError",
     "error_body",
     "exception_handlers",
+    "refusal_body",
+    "request_id",
+    "unavailable",
 )
 
 log = structlog.get_logger(__name__)
@@ -93,15 +100,11 @@ class Unavailable(ApiError):
 
 
 class UpstreamError(Exception):
-    """A student or teacher that could not be reached, broke off, or answered 5xx.
+    """A student or teacher that could not be reached, broke off, refused our key, or answered 5xx."""
 
-    ``status`` is the upstream's status where it answered at all, ``body`` its error body.
-    """
-
-    def __init__(self, upstream: str, why: str, status: int | None = None, retry_after: str | None = None) -> None:
+    def __init__(self, upstream: str, why: str, retry_after: str | None = None) -> None:
         super().__init__(f"the {upstream} {why}")
         self.upstream = upstream
-        self.status = status
         self.retry_after = retry_after
 
 
@@ -110,27 +113,43 @@ def error_body(message: str, kind: str, code: str | None, param: str | None = No
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
-def _response(status: int, body: dict[str, Any], headers: Mapping[str, str]) -> Response[bytes]:
+def refusal_body(body: bytes) -> bytes:
+    """An upstream's error body as it came, or one of ours where it has not OpenAI's shape."""
+    try:
+        shaped = isinstance(decode_object(body).get("error"), dict)
+    except NotJson:
+        shaped = False
+    if shaped:
+        return body
+    message = "The model's server refused the request."
+    return encode(error_body(message, "invalid_request_error", "upstream_refused"))
+
+
+def unavailable(message: str, error: UpstreamError) -> Unavailable:
+    """The answer to an upstream's fault that no other route makes up for; it passes on when to try again."""
+    return Unavailable(message, headers={"retry-after": error.retry_after} if error.retry_after else None)
+
+
+def request_id(request: Request[Any, Any, Any]) -> str:
+    """The id that this request's answer carries, whatever comes of it."""
+    return request.scope["state"].setdefault("request_id", f"req_{secrets.token_hex(12)}")
+
+
+def _response(
+    request: Request[Any, Any, Any], status: int, body: dict[str, Any], headers: Mapping[str, str]
+) -> Response[bytes]:
+    limits: dict[str, str] = request.scope["state"].get("limit_headers", {})
     return Response(
-        msgspec.json.encode(body), status_code=status, media_type="application/json", headers=dict(headers)
+        msgspec.json.encode(body),
+        status_code=status,
+        media_type="application/json",
+        headers=limits | dict(headers) | {"x-request-id": request_id(request)},
     )
-
-
-def _request_id(request: Request[Any, Any, Any]) -> dict[str, str]:
-    request_id = request.scope.get("state", {}).get("request_id")
-    return {"x-request-id": request_id} if request_id else {}
 
 
 def _api_error(request: Request[Any, Any, Any], error: ApiError) -> Response[bytes]:
     body = error_body(error.message, error.type, error.code, error.param)
-    return _response(error.status, body, error.headers | _request_id(request))
-
-
-def _upstream_error(request: Request[Any, Any, Any], error: UpstreamError) -> Response[bytes]:
-    status = 504 if error.status is None and "time" in str(error) else 502 if error.status else 503
-    headers = {"retry-after": error.retry_after} if error.retry_after else {}
-    body = error_body(f"{error}", "server_error", "upstream_error")
-    return _response(status, body, headers | _request_id(request))
+    return _response(request, error.status, body, error.headers)
 
 
 _http_codes = {404: "not_found", 405: "method_not_allowed", 413: "request_too_large", 415: "unsupported_media_type"}
@@ -141,19 +160,18 @@ def _http_error(request: Request[Any, Any, Any], error: HTTPException) -> Respon
         return _api_error(request, PermissionDenied(error.detail))
     kind = "invalid_request_error" if error.status_code < 500 else "server_error"
     body = error_body(error.detail, kind, _http_codes.get(error.status_code))
-    return _response(error.status_code, body, dict(error.headers or {}) | _request_id(request))
+    return _response(request, error.status_code, body, error.headers or {})
 
 
 def _internal_error(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
     # the outermost seam: whatever was not foreseen is logged whole and answered without detail
-    log.error("internal_error", path=request.url.path, exc_info=error)
+    log.error("internal_error", path=request.url.path, request_id=request_id(request), exc_info=error)
     body = error_body("The gateway had an internal error.", "server_error", "internal_error")
-    return _response(500, body, _request_id(request))
+    return _response(request, 500, body, {})
 
 
 exception_handlers: dict[Any, Any] = {
     ApiError: _api_error,
-    UpstreamError: _upstream_error,
     HTTPException: _http_error,
     Exception: _internal_error,
 }

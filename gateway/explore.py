@@ -6,23 +6,26 @@ The answer becomes a record of its own (reason ``explore``): billed, trainable, 
 
 import asyncio
 import random
+import time
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Final
 
 import httpx
-import msgspec
 
 from gateway import upstream
 from gateway.answer import Answer
+from gateway.bodies import explore_body
 from gateway.call import Call, Pricing
 from gateway.errors import UpstreamError
 from gateway.recorder import Recorder
 from gateway.upstream import Upstream
+from gateway.wire import NotJson, decode_object
 from router.policy import Decision
 
 __all__ = ("Explorer",)
 
-MAX_IN_FLIGHT = 32
+MAX_IN_FLIGHT: Final = 32
+FINISH_S: Final = 5.0
 
 
 @dataclass
@@ -49,26 +52,31 @@ class Explorer:
         task.add_done_callback(self._tasks.discard)
 
     async def finish(self) -> None:
-        """Wait for what is under way, at shutdown."""
-        await asyncio.gather(*self._tasks)
+        """Wait for what is under way, at shutdown, but not long: nobody waits for its answer."""
+        tasks = set(self._tasks)
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=FINISH_S)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
 
     async def _explore(self, call: Call, student_answer: Answer) -> None:
-        body: dict[str, Any] = call.body | {"model": self.teacher.model, "stream": False}
-        body.pop("stream_options", None)
-        if self.top_logprobs:
-            body |= {"logprobs": True, "top_logprobs": self.top_logprobs}
+        body = explore_body(call, self.teacher, self.top_logprobs)
         explored = replace(
             call,
             id=f"{call.id}-explore",
             decision=Decision("teacher", "explore", call.decision.score, self.share),
             stream=False,
+            started=time.perf_counter(),
             first_token_ms=None,
         )
+        answer = Answer()
         try:
             reply = await upstream.post(self.client, self.teacher, body, call.forwarded)
-            answer = Answer()
-            answer.read(msgspec.json.decode(reply.body))
-        except (UpstreamError, msgspec.DecodeError):
+            if reply.status >= 400:
+                return
+            answer.read(decode_object(reply.body))
+        except (UpstreamError, NotJson):
             return
         record = explored.record(answer, self.pricing, reply.status, None)
         # no client asked for this one: it costs, and the all-teacher baseline would not have paid for it

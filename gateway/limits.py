@@ -1,5 +1,6 @@
 """Requests per minute and key, by a token bucket in this process, and the headers that tell of it."""
 
+import math
 import time
 from collections import OrderedDict
 from dataclasses import dataclass, field
@@ -41,7 +42,7 @@ class RequestLimit:
             "x-ratelimit-reset-requests": f"{(self.per_minute - left) / rate:.3f}s",
         }
         if not allowed:
-            retry_after = str(max(1, round((1 - left) / rate)))
+            retry_after = str(math.ceil((1 - left) / rate))
             message = f"Rate limit reached: {self.per_minute} requests per minute. Try again in {retry_after}s."
             raise RateLimited(message, headers=headers | {"retry-after": retry_after})
         return headers

@@ -47,6 +47,8 @@ class Live:
         self._routers: dict[str, RouterModel] = {}
         self.snapshot = Snapshot()
         self.store_reachable = False
+        self.loaded = False
+        """True once the store was read: from then on there is a snapshot to serve with."""
 
     def load(self) -> Snapshot:
         """Read a new snapshot. Blocks; raises the store's error."""
@@ -80,7 +82,7 @@ class Live:
         """Take a new snapshot if the store can be read."""
         try:
             self.snapshot = await asyncio.to_thread(self.load)
-            self.store_reachable = True
+            self.store_reachable = self.loaded = True
         except (SQLAlchemyError, OSError) as error:
             if self.store_reachable:
                 log.warning("store_unreachable", error=str(error).splitlines()[0])

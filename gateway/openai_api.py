@@ -1,5 +1,6 @@
 """The handlers of ``/v1``."""
 
+import asyncio
 from typing import Any
 
 from litestar import Request, Response, get, post
@@ -7,33 +8,34 @@ from litestar.types import ASGIApp
 
 from gateway.asgi import ClientGone, PlainAnswer, StreamedAnswer, unless_client_leaves
 from gateway.auth import opt
-from gateway.call import MODELS, read_call
-from gateway.errors import NotFound
-from gateway.relay import PlainReply, Relay
+from gateway.call import MODELS, Caller, read_call
+from gateway.errors import NotFound, Unavailable, request_id
+from gateway.relay import CLIENT_GONE, PlainReply, Relay
 from ledger.keys import Key
 
 __all__ = ("chat_completions", "model", "models")
-
-CLIENT_GONE = 499
 
 
 @post("/v1/chat/completions", opt=opt("inference"), status_code=200)
 async def chat_completions(request: Request[Any, Any, Any]) -> ASGIApp:
     """OpenAI's chat completions, plain or streamed."""
-    state = request.app.state
+    state, of_request = request.app.state, request.scope["state"]
     relay: Relay = state.relay
-    key: Key | None = request.scope["state"].get("key")
-    limit_headers = state.request_limit.take(key.id if key else "")
-    raw = await request.body()
-    call = read_call(raw, request.headers, state.aliases, key.id if key else None, state.log_content)
-    request.scope["state"]["request_id"] = call.id
+    key: Key | None = of_request.get("key")
+    of_request["limit_headers"] = limit_headers = state.request_limit.take(key.id if key else "")
+    caller = Caller(request_id(request), key.id if key else None, state.aliases, state.log_content)
+    call = read_call(await request.body(), request.headers, caller)
     answering = relay.open_stream(call) if call.stream else relay.answer(call)
     with state.metrics.in_flight.track_inprogress():
         try:
             reply = await unless_client_leaves(answering, request.receive)
         except ClientGone:
-            relay.abandoned(call)
+            relay.abandoned(call, CLIENT_GONE, "client_closed")
             return PlainAnswer(CLIENT_GONE, {}, b"")
+        except asyncio.CancelledError:
+            # the server's time to drain is over; the client is told so and may ask another gateway
+            relay.abandoned(call, 503, "shutting_down")
+            raise Unavailable("The gateway is shutting down.", code="shutting_down") from None
     headers = limit_headers | reply.headers
     if isinstance(reply, PlainReply):
         return PlainAnswer(reply.status, headers, reply.body)

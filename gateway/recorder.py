@@ -19,6 +19,15 @@ MAX_BACKOFF_S = 10.0
 log = structlog.get_logger(__name__)
 
 
+def _encoded(record: RequestRecord) -> bytes:
+    try:
+        return encode_record(record)
+    except OverflowError:
+        # JSON holds integers of any size, the spool's format those of 64 bits: the row matters more than the content
+        record.content = None
+        return encode_record(record)
+
+
 class Recorder:
     """Spool, ingestion and metrics of this process."""
 
@@ -29,7 +38,7 @@ class Recorder:
 
     def record(self, record: RequestRecord) -> None:
         """Append to the spool before the answer's last byte goes out; a refusing disk never fails the request."""
-        if not self._spool.append(encode_record(record)):
+        if not self._spool.append(_encoded(record)):
             self._metrics.spool_failures.set(self._spool.failures)
         self._metrics.observe(record)
 

@@ -3,10 +3,11 @@
 from collections.abc import AsyncIterator
 from typing import Final
 
-__all__ = ("DONE", "MAX_EVENT_BYTES", "EventTooLarge", "event_data", "events", "frame")
+__all__ = ("DONE", "MAX_EVENT_BYTES", "EventTooLarge", "event_data", "events", "frame", "is_whole")
 
 MAX_EVENT_BYTES: Final = 8 * 1024 * 1024
 DONE: Final = b"[DONE]"
+BLANK_LINES: Final = (b"\n\n", b"\r\n\r\n")
 
 
 class EventTooLarge(ValueError):
@@ -34,11 +35,14 @@ async def events(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
 
 def _event_end(buffer: bytearray, start: int) -> int | None:
     ends = [
-        position + len(separator)
-        for separator in (b"\n\n", b"\r\n\r\n")
-        if (position := buffer.find(separator, start)) >= 0
+        position + len(separator) for separator in BLANK_LINES if (position := buffer.find(separator, start)) >= 0
     ]
     return min(ends) if ends else None
+
+
+def is_whole(event: bytes) -> bool:
+    """False for what a stream that broke off left behind."""
+    return event.endswith(BLANK_LINES)
 
 
 def event_data(event: bytes) -> bytes | None:

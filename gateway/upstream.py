@@ -6,20 +6,23 @@ httpx's API over aiohttp's transport: httpx's own is quadratic in open connectio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Final
 
+import aiohttp
 import httpx
-import msgspec
 from httpx_aiohttp import AiohttpTransport
 
 from gateway.errors import UpstreamError
+from gateway.wire import encode
 
 __all__ = ("Upstream", "UpstreamReply", "open_client")
 
 RELAYED_HEADERS: Final = ("openai-processing-ms", "retry-after", "openai-version")
-MAX_ERROR_BYTES: Final = 64 * 1024
-
-_encoder = msgspec.json.Encoder()
+MAX_CONNECTIONS: Final = 4096
+IDLE_S: Final = 4.0
+"""Less than the 5 s after which vLLM's server closes an idle connection, so that no request meets a closing one."""
+OUR_KEY_REFUSED: Final = (401, 403, 407)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +38,7 @@ class Upstream:
 
 @dataclass(frozen=True, slots=True)
 class UpstreamReply:
-    """A whole answer, 2xx or 4xx."""
+    """A whole answer, 2xx, or a 4xx that is the client's own."""
 
     status: int
     body: bytes
@@ -43,9 +46,18 @@ class UpstreamReply:
 
 
 def open_client() -> httpx.AsyncClient:
-    """The client for all upstreams. Redirects are never followed."""
+    """The client for all upstreams. Redirects are never followed, cookies never kept: requests of many callers
+    go over it.
+    """
+    tls = httpx.create_ssl_context(trust_env=False)
+
+    def session() -> aiohttp.ClientSession:
+        connector = aiohttp.TCPConnector(limit=MAX_CONNECTIONS, keepalive_timeout=IDLE_S, ssl=tls)
+        return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+
     return httpx.AsyncClient(
-        transport=AiohttpTransport(limits=httpx.Limits(max_connections=4096, max_keepalive_connections=512)),
+        transport=AiohttpTransport(verify=tls, client=session),
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
         follow_redirects=False,
         trust_env=False,
     )
@@ -62,20 +74,27 @@ def _headers(upstream: Upstream, forwarded: Mapping[str, str]) -> dict[str, str]
 async def _faults(upstream: Upstream) -> AsyncGenerator[None]:
     try:
         yield
-    except httpx.TimeoutException as error:
-        raise UpstreamError(upstream.name, "did not answer in time") from error
-    except httpx.TransportError as error:
-        raise UpstreamError(upstream.name, "could not be reached or broke off") from error
+    except httpx.RequestError as error:
+        # the transport names a connection that was closed a timeout too; the cause tells them apart
+        late = isinstance(error.__cause__, TimeoutError)
+        why = "did not answer in time" if late else "could not be reached or broke off"
+        raise UpstreamError(upstream.name, why) from error
+    except aiohttp.ClientError as error:
+        # what the transport does not map: an answer that is not HTTP
+        raise UpstreamError(upstream.name, "did not answer in HTTP") from error
 
 
 def _check(upstream: Upstream, response: httpx.Response) -> None:
-    if response.status_code >= 500 or 300 <= response.status_code < 400:
-        raise UpstreamError(
-            upstream.name,
-            f"answered with status {response.status_code}",
-            response.status_code,
-            response.headers.get("retry-after"),
-        )
+    """A key of ours that is refused is no fault of the client, who must not see that answer: it may name the key."""
+    status = response.status_code
+    if status >= 500 or 300 <= status < 400 or status in OUR_KEY_REFUSED:
+        why = f"answered with status {status}"
+        raise UpstreamError(upstream.name, why, response.headers.get("retry-after"))
+
+
+def _reply(response: httpx.Response, body: bytes) -> UpstreamReply:
+    kept = {name: response.headers[name] for name in RELAYED_HEADERS if name in response.headers}
+    return UpstreamReply(response.status_code, body, kept)
 
 
 async def post(
@@ -85,25 +104,27 @@ async def post(
     async with _faults(upstream):
         response = await client.post(
             f"{upstream.base_url}/chat/completions",
-            content=_encoder.encode(body),
+            content=encode(body),
             headers=_headers(upstream, forwarded),
             timeout=upstream.timeout,
         )
     _check(upstream, response)
-    kept = {name: response.headers[name] for name in RELAYED_HEADERS if name in response.headers}
-    return UpstreamReply(response.status_code, response.content, kept)
+    return _reply(response, response.content)
 
 
 @contextlib.asynccontextmanager
 async def stream(
     client: httpx.AsyncClient, upstream: Upstream, body: dict[str, Any], forwarded: Mapping[str, str]
 ) -> AsyncGenerator[UpstreamReply | AsyncIterator[bytes]]:
-    """Ask for a stream: yields its raw chunks, or an `UpstreamReply` for a 4xx. Leaving it closes the call."""
+    """Ask for a stream: yields its raw chunks, or an `UpstreamReply` for a 4xx. Leaving it closes the call.
+
+    Raises `UpstreamError` as `post` does, and while the chunks are read.
+    """
     async with _faults(upstream):
         request = client.build_request(
             "POST",
             f"{upstream.base_url}/chat/completions",
-            content=_encoder.encode(body),
+            content=encode(body),
             headers=_headers(upstream, forwarded),
             timeout=upstream.timeout,
         )
@@ -113,8 +134,7 @@ async def stream(
         if response.status_code >= 400:
             async with _faults(upstream):
                 content = await response.aread()
-            kept = {name: response.headers[name] for name in RELAYED_HEADERS if name in response.headers}
-            yield UpstreamReply(response.status_code, content[:MAX_ERROR_BYTES], kept)
+            yield _reply(response, content)
         else:
             yield _chunks(upstream, response)
     finally:

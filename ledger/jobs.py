@@ -26,6 +26,7 @@ __all__ = (
     "heartbeat",
     "list_jobs",
     "set_state",
+    "settle",
 )
 
 LEASE_MS: Final = 30_000
@@ -74,6 +75,10 @@ def get(store: Store, job_id: str) -> Job:
     """One job. Raises `JobError`."""
     with store.read() as connection:
         row = connection.execute(sa.select(schema.jobs).where(schema.jobs.c.id == job_id)).first()
+    return _found(row, job_id)
+
+
+def _found(row: sa.Row[Any] | None, job_id: str) -> Job:
     if row is None:
         raise JobError(f"there is no job {job_id!r}; `stillroom distill list` shows them")
     return Job(*row)
@@ -144,33 +149,48 @@ def set_state(store: Store, job_id: str, owner: str, state: str, **values: Any) 
 
 
 def settle(store: Store, job_id: str, state: str) -> None:
-    """Move a waiting job to its end (approved, rejected, rolled back) without a lease."""
+    """Move a waiting job to its end (approved, rejected, rolled back) without a lease.
+
+    Raises `JobError` for a job that does not wait.
+    """
     table = schema.jobs
     with store.write() as connection:
-        connection.execute(
+        done = connection.execute(
             sa.update(table)
-            .where(table.c.id == job_id, table.c.lease_owner.is_(None))
+            .where(table.c.id == job_id, table.c.state.in_(WAITING_STATES))
             .values(state=state, updated_at=now_ms())
         )
+        if not done.rowcount:
+            raise JobError(f"job {job_id} does not wait for a decision")
         _event(connection, job_id, "state", {"state": state})
 
 
 def cancel(store: Store, job_id: str, actor: str) -> Job:
-    """Ask for a job to stop: a queued one ends at once, a running one when its worker sees it (seconds).
+    """Ask for a job to stop: one that no worker holds ends at once and its candidate is rejected, a running one
+    ends when its worker sees it (seconds).
 
     Raises `JobError` for a job that has ended.
     """
-    job = get(store, job_id)
-    if job.state in FINAL_STATES:
-        raise JobError(f"job {job_id} has ended already ({job.state})")
-    held = job.lease_until is not None and job.lease_until > now_ms()
-    values: dict[str, Any] = {"cancel_requested": True, "updated_at": now_ms()}
-    if not held:
-        values["state"] = "cancelled"
+    table, now = schema.jobs, now_ms()
     with store.write() as connection:
-        connection.execute(sa.update(schema.jobs).where(schema.jobs.c.id == job_id).values(values))
+        # read in the transaction that writes: a worker may take or end the job meanwhile
+        row = connection.execute(sa.select(table).where(table.c.id == job_id).with_for_update()).first()
+        job = _found(row, job_id)
+        if job.state in FINAL_STATES:
+            raise JobError(f"job {job_id} has ended already ({job.state})")
+        values: dict[str, Any] = {"cancel_requested": True, "updated_at": now}
+        if job.lease_until is None or job.lease_until <= now:
+            values |= {"state": "cancelled", "lease_owner": None, "lease_until": None}
+            connection.execute(
+                sa.update(schema.releases)
+                .where(schema.releases.c.id == job.release_id, schema.releases.c.state == "candidate")
+                .values(state="rejected")
+            )
+        changed = connection.execute(
+            sa.update(table).where(table.c.id == job_id).values(values).returning(*table.columns)
+        ).one()
         audit(connection, actor, "job.cancel", job_id, {"state": job.state})
-    return get(store, job_id)
+    return Job(*changed)
 
 
 def add_event(store: Store, job_id: str, kind: str, data: Mapping[str, Any]) -> None:

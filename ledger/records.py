@@ -78,15 +78,19 @@ _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(RequestRecord)
 _content_encoder = msgspec.json.Encoder()
 _content_decoder = msgspec.json.Decoder(Content)
-_compressor = zstandard.ZstdCompressor(level=3)
-_decompressor = zstandard.ZstdDecompressor()
 
 MAX_CONTENT_BYTES = 64 * 1024 * 1024
 
 
 def encode_record(record: RequestRecord) -> bytes:
-    """The record as MessagePack, content included: the payload of one spool frame."""
-    return _encoder.encode(record)
+    """The record as MessagePack, content included: the payload of one spool frame.
+
+    Content that MessagePack cannot hold (an integer above 64 bits somewhere in a client's JSON) is left out.
+    """
+    try:
+        return _encoder.encode(record)
+    except (OverflowError, RecursionError):
+        return _encoder.encode(msgspec.structs.replace(record, content=None))
 
 
 def decode_record(payload: bytes) -> RequestRecord:
@@ -96,9 +100,10 @@ def decode_record(payload: bytes) -> RequestRecord:
 
 def encode_content(content: Content) -> bytes:
     """JSON compressed with zstd: the ``body`` of a row of ``contents``."""
-    return _compressor.compress(_content_encoder.encode(content))
+    # a compressor of its own for each call: one that two threads use at once crashes the process
+    return zstandard.compress(_content_encoder.encode(content), level=3)
 
 
 def decode_content(body: bytes) -> Content:
     """The inverse of `encode_content`."""
-    return _content_decoder.decode(_decompressor.decompress(body, max_output_size=MAX_CONTENT_BYTES))
+    return _content_decoder.decode(zstandard.decompress(body, max_output_size=MAX_CONTENT_BYTES))

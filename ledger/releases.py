@@ -108,7 +108,8 @@ def promote(store: Store, release_id: str, actor: str) -> Release | None:
 
 
 def rollback(store: Store, actor: str) -> tuple[Release, Release]:
-    """Take the live release back and make its parent live again. Returns (taken back, live again).
+    """Take the live release back and make its parent live again, or the next one up that was not itself taken
+    back or rejected. Returns (taken back, live again).
 
     Raises `ReleaseError` when there is no live release, or none before it.
     """
@@ -117,24 +118,41 @@ def rollback(store: Store, actor: str) -> tuple[Release, Release]:
         if row is None:
             raise ReleaseError("there is no live release to roll back")
         current = Release(*row)
-        if current.parent_id is None:
+        target = _good_ancestor(connection, current)
+        if target is None:
             raise ReleaseError(
                 f"release {current.id} is the first one; set router.enabled = false to send everything to the teacher"
             )
-        _switch(connection, current.parent_id, "rolled_back", actor, "release.rollback")
-        parent = connection.execute(sa.select(schema.releases).where(schema.releases.c.id == current.parent_id)).one()
-    return current, Release(*parent)
+        _switch(connection, target, "rolled_back", actor, "release.rollback")
+        again = connection.execute(sa.select(schema.releases).where(schema.releases.c.id == target)).one()
+    return current, Release(*again)
+
+
+def _good_ancestor(connection: sa.Connection, release: Release) -> str | None:
+    seen = {release.id}
+    wanted = release.parent_id
+    while wanted is not None and wanted not in seen:
+        row = connection.execute(sa.select(schema.releases).where(schema.releases.c.id == wanted)).first()
+        if row is None:
+            return None
+        ancestor = Release(*row)
+        if ancestor.state not in ("rolled_back", "rejected"):
+            return ancestor.id
+        seen.add(ancestor.id)
+        wanted = ancestor.parent_id
+    return None
 
 
 def reject(store: Store, release_id: str, actor: str, why: str) -> None:
-    """Mark a candidate as rejected."""
+    """Mark a candidate as rejected. A release in another state stays as it is."""
     with store.write() as connection:
-        connection.execute(
+        done = connection.execute(
             sa.update(schema.releases)
             .where(schema.releases.c.id == release_id, schema.releases.c.state == "candidate")
             .values(state="rejected")
         )
-        audit(connection, actor, "release.reject", release_id, {"why": why})
+        if done.rowcount:
+            audit(connection, actor, "release.reject", release_id, {"why": why})
 
 
 def _switch(connection: sa.Connection, release_id: str, old_state: str, actor: str, action: str) -> Release | None:

@@ -1,6 +1,7 @@
 """Opening the SQL store: SQLite in WAL mode, or PostgreSQL by URL; migrations run on opening."""
 
 import contextlib
+import sqlite3
 import time
 from collections.abc import Generator
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import event
+from sqlalchemy.exc import ArgumentError, DisconnectionError
 
 __all__ = ("Store", "now_ms", "open_store", "sqlite_url")
 
@@ -49,7 +51,7 @@ class Store:
 
 def sqlite_url(home: Path) -> str:
     """The default store: ``ledger.sqlite`` in the home folder."""
-    return f"sqlite:///{home / 'ledger.sqlite'}"
+    return sa.URL.create("sqlite", database=str(home / "ledger.sqlite")).render_as_string()
 
 
 def open_store(url: str) -> Store:
@@ -57,32 +59,67 @@ def open_store(url: str) -> Store:
 
     Raises ``sqlalchemy.exc.SQLAlchemyError`` when the database cannot be reached.
     """
-    engine = sa.create_engine(url, **_pool_options(url))
-    if engine.dialect.name == "sqlite":
-        _prepare_sqlite(engine)
+    parsed = sa.make_url(url)
+    engine = _sqlite_engine(parsed) if parsed.get_backend_name() == "sqlite" else _server_engine(parsed)
     store = Store(engine)
     _migrate(store)
     return store
 
 
-def _pool_options(url: str) -> dict[str, Any]:
-    if url.startswith("sqlite"):
-        return {"connect_args": {"timeout": BUSY_TIMEOUT_S, "check_same_thread": False}}
-    return {"pool_pre_ping": True}
+def _server_engine(url: sa.URL) -> sa.Engine:
+    try:
+        return sa.create_engine(url, pool_pre_ping=True)
+    except ModuleNotFoundError as error:
+        raise ArgumentError(
+            f"the driver of {url.render_as_string()} is not installed: pip install {error.name}"
+        ) from error
 
 
-def _prepare_sqlite(engine: sa.Engine) -> None:
-    def configure(connection: Any, _record: Any) -> None:
-        connection.isolation_level = None
-        connection.execute("PRAGMA journal_mode=WAL")
+def _sqlite_engine(url: sa.URL) -> sa.Engine:
+    if url.database in (None, "", ":memory:"):
+        raise ArgumentError(f"{url} names no file, as in sqlite:////var/lib/stillroom/ledger.sqlite")
+    path = Path(url.database).absolute()
+    # made here and never again: a process whose database was deleted is to fail, not to go on in an empty one
+    with sa.create_engine(url, poolclass=sa.NullPool).connect() as connection:
+        connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+
+    def connect() -> sqlite3.Connection:
+        return sqlite3.connect(
+            f"{path.as_uri()}?mode=rw",
+            timeout=BUSY_TIMEOUT_S,
+            check_same_thread=False,
+            isolation_level=None,
+            uri=True,
+        )
+
+    engine = sa.create_engine(url, creator=connect)
+    _prepare_sqlite(engine, path)
+    return engine
+
+
+def _prepare_sqlite(engine: sa.Engine, path: Path) -> None:
+    def file_id() -> tuple[int, int] | None:
+        with contextlib.suppress(FileNotFoundError):
+            found = path.stat()
+            return found.st_dev, found.st_ino
+        return None
+
+    def configure(connection: Any, record: Any) -> None:
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA foreign_keys=ON")
+        record.info["file"] = file_id()
+
+    def still_there(_connection: Any, record: Any, _proxy: Any) -> None:
+        # in WAL mode SQLite goes on writing into a file that was deleted or replaced, and what it writes is lost
+        if record.info["file"] != file_id():
+            raise DisconnectionError(f"{path} was deleted or replaced")
 
     def begin(connection: sa.Connection) -> None:
         write = connection.get_execution_options().get("stillroom_write", False)
         connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
     event.listen(engine, "connect", configure)
+    event.listen(engine, "checkout", still_there)
     event.listen(engine, "begin", begin)
 
 

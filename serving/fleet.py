@@ -97,7 +97,8 @@ class Fleet:
         wanted = {release.id: release for release in await asyncio.to_thread(releases.served, self.store)}
         for release in wanted.values():
             if release.id not in self._kept and release.id not in self._refused:
-                await self._start(release)
+                stop = asyncio.Event()
+                self._kept[release.id] = _Kept(release, stop, asyncio.create_task(self._keep(release, stop)))
         now = time.monotonic()
         for release_id, kept in list(self._kept.items()):
             if release_id in wanted:
@@ -108,25 +109,21 @@ class Fleet:
                 kept.state = "draining"
                 kept.stop.set()
             if kept.task.done():
+                if error := kept.task.exception():
+                    log.error("student_keeper_failed", release=release_id, error=f"{type(error).__name__}: {error}")
                 del self._kept[release_id]
                 await asyncio.to_thread(replicas.remove, self.store, self._id(release_id))
         await asyncio.to_thread(self._report)
 
-    async def _start(self, release: Release) -> None:
-        """Start a release's student, once its files are known to be those that were evaluated."""
-        folder = Path(release.folder)
+    async def _keep(self, release: Release, stop: asyncio.Event) -> None:
+        """Keep a release's student running, once its files are known to be those that were evaluated."""
         try:
-            refuse_code(folder / "student")
-            if await asyncio.to_thread(folder_hash, folder / "student") != release.content_hash:
-                raise WeightsError("the student's files are not those that were released: restore the folder")
+            await asyncio.to_thread(_verify, release)
         except (WeightsError, OSError) as error:
             log.error("release_refused", release=release.id, error=str(error))
             self._refused.add(release.id)
             return
-        stop = asyncio.Event()
-        self._kept[release.id] = _Kept(release, stop, asyncio.create_task(self._keep(release, stop)))
 
-    async def _keep(self, release: Release, stop: asyncio.Event) -> None:
         def server() -> VllmServer:
             options = engine_options(self.settings, Path(release.folder) / "student", release.id, free_port())
             return VllmServer(options, self.logs / f"student-{release.id}.log")
@@ -149,3 +146,11 @@ class Fleet:
     @staticmethod
     def _id(name: str) -> str:
         return f"{socket.gethostname()[:30]}-{name}"
+
+
+def _verify(release: Release) -> None:
+    """Raise `WeightsError` where a release's files are not those that were released."""
+    student = Path(release.folder) / "student"
+    refuse_code(student)
+    if folder_hash(student) != release.content_hash:
+        raise WeightsError(f"{student} is not what was released: restore it and start `stillroom serve` again")

@@ -15,13 +15,20 @@ class StudentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     base_url: str | None = None
     """A running OpenAI-compatible server of the live release; unset: Stillroom starts vLLM itself."""
     model: str = "student"
+    """The model's name at ``base_url``, and at the servers that Stillroom starts."""
     context_tokens: int = 8192
+    """Longest prompt with its answer; a longer request goes to the teacher."""
     tools: bool = False
+    """Whether the student takes requests with tools."""
     images: bool = False
+    """Whether the student takes requests with images."""
     price: Price = Price()
+    """What the student costs."""
     device: str = "auto"
     """``cpu``, ``cuda`` or ``auto``."""
     engine_args: tuple[str, ...] = ()
     """Further arguments for vLLM's server."""
     connect_timeout_seconds: float = 2.0
+    """How long a connection may take."""
     timeout_seconds: float = 60.0
+    """Longest wait for the next bytes of an answer."""

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import rich_click as click
-from click.exceptions import Exit
+from click.exceptions import Exit, NoArgsIsHelpError
 from sqlalchemy.exc import SQLAlchemyError
 
 from ledger.jobs import JobError
@@ -37,9 +37,11 @@ def main() -> None:
     logging.getLogger("transformers").setLevel(logging.ERROR)
     try:
         cli.main(standalone_mode=False)
-    except click.ClickException as error:
+    except NoArgsIsHelpError as error:
         error.show()
         sys.exit(2)
+    except click.ClickException as error:
+        _fail(_usage(error), 2)
     except click.Abort:
         sys.exit(130)
     except Exit as error:
@@ -52,6 +54,12 @@ def main() -> None:
         _fail(f"the ledger cannot be reached: {str(error).splitlines()[0]}", 1)
     except OSError as error:
         _fail(str(error), 1)
+
+
+def _usage(error: click.ClickException) -> str:
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    hint = f" See `{context.command_path} --help`." if context else ""
+    return f"{' '.join(error.format_message().split())}{hint}"
 
 
 def _fail(message: str, status: int) -> None:

@@ -1,10 +1,13 @@
 """Settings: one TOML file, every value also by environment; unknown and ill-typed keys are refused."""
 
 import os
+import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import UnionType
 from typing import Any, Final, get_args, get_origin
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -20,6 +23,31 @@ DEFAULT_FILE: Final = "stillroom.toml"
 PREFIX: Final = "STILLROOM_"
 LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 RESERVED: Final = ("auto", "student", "teacher")
+SHARE: Final = (0, 1)
+COUNT: Final = (1, 1e9)
+RANGES: Final[dict[str, tuple[float, float]]] = {
+    "gateway.port": (0, 65_535),
+    "router.agreement_target": SHARE,
+    "router.confidence": SHARE,
+    "router.explore_share": SHARE,
+    "distill.holdout_share": SHARE,
+    "distill.max_share_per_key": SHARE,
+    "distill.min_agreement": SHARE,
+    "distill.margin": (-1, 1),
+    "distill.training.alpha": SHARE,
+    "distill.training.warmup_ratio": SHARE,
+    "distill.training.epochs": COUNT,
+    "distill.training.batch_size": COUNT,
+    "distill.training.max_length": COUNT,
+    "distill.training.save_steps": COUNT,
+    "distill.training.threads": COUNT,
+}
+"""Where a number may lie; one that is not named here, in `ANY_NUMBER`. Nothing takes NaN or infinity."""
+ANY_NUMBER: Final = (0, 1e12)
+DEVICES: Final = ("auto", "cpu", "cuda")
+INSIDE: Final = ("router.agreement_target", "router.confidence", "distill.training.temperature")
+"""Numbers that may not be at the ends of their range."""
+SECRET: Final = re.compile("key|secret|password", re.IGNORECASE)
 
 
 class SettingsError(ValueError):
@@ -37,15 +65,23 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All settings. Each room's table is defined in that room."""
 
     home: str = "var"
-    """Ledger, releases, spool, models, logs."""
+    """Folder of the ledger, releases, spool, models and logs."""
     gateway: GatewaySettings = GatewaySettings()
+    """Where the gateway listens, and its bounds."""
     student: StudentSettings = StudentSettings()
+    """The model that is distilled into, and how it is served."""
     teacher: TeacherSettings = TeacherSettings()
+    """The frontier model."""
     router: RouterSettings = RouterSettings()
+    """How much quality is asked for, and how the router may learn."""
     distill: DistillSettings = DistillSettings()
+    """What a job takes, and what lets its release go live."""
     aliases: dict[str, str] = {}
+    """Further model names that clients may send, each for ``auto``, ``student`` or ``teacher``."""
     auth: AuthSettings = AuthSettings()
+    """Whether API keys are asked for."""
     store: StoreSettings = StoreSettings()
+    """Where the ledger is kept."""
 
     @property
     def home_path(self) -> Path:
@@ -64,14 +100,22 @@ def load_settings(path: Path | None, environment: Mapping[str, str] = os.environ
     Raises `SettingsError`.
     """
     values = _file_values(path)
-    for name, text in environment.items():
-        if name.startswith(PREFIX):
-            _set(values, name.removeprefix(PREFIX).lower().split("__"), _literal(text), name)
+    variables: dict[str, str] = {}
+    # by name, so that a whole table comes before one of its keys, whatever the environment's order
+    for name in sorted(name for name in environment if name.startswith(PREFIX)):
+        keys = name.removeprefix(PREFIX).lower().split("__")
+        text = environment[name]
+        value = _literal(text)
+        # a model called 4 is not a number
+        _set(values, keys, value if isinstance(value, str) or not _is_text(keys) else text, name)
+        variables[".".join(keys)] = name
     _check_keys(values, Settings, "")
     try:
         settings = msgspec.convert(values, Settings)
     except msgspec.ValidationError as error:
-        raise SettingsError(f"{_source(path)}: {_located(error, values)}") from error
+        key, why = _located(error, values)
+        variable = next((name for keys, name in variables.items() if f"{key}.".startswith(f"{keys}.")), None)
+        raise SettingsError(f"{variable or path or DEFAULT_FILE}: {why}") from error
     _check(settings)
     return settings
 
@@ -84,20 +128,26 @@ def _file_values(path: Path | None) -> dict[str, Any]:
         if path is None:
             return {}
         raise SettingsError(f"there is no settings file {path}") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise SettingsError(f"{chosen} cannot be read as TOML: {error}") from error
-
-
-def _source(path: Path | None) -> str:
-    return str(path or DEFAULT_FILE)
 
 
 def _literal(text: str) -> Any:
     """A variable's value: as TOML where it is TOML, else the text itself."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         return text
+
+
+def _is_text(keys: list[str]) -> bool:
+    """True for a setting that is a string."""
+    shape: Any = Settings
+    for key in keys:
+        if not (isinstance(shape, type) and issubclass(shape, msgspec.Struct)):
+            return False
+        shape = {field.encode_name: field.type for field in msgspec.structs.fields(shape)}.get(key)
+    return shape is str or (isinstance(shape, UnionType) and str in get_args(shape))
 
 
 def _set(values: dict[str, Any], path: list[str], value: Any, name: str) -> None:
@@ -105,7 +155,9 @@ def _set(values: dict[str, Any], path: list[str], value: Any, name: str) -> None
     for part in path[:-1]:
         table = table.setdefault(part, {})
         if not isinstance(table, dict):
-            raise SettingsError(f"{name}: {part!r} is a value, not a table")
+            raise SettingsError(
+                f"{name} = {value!r}: {part} is a value ({table!r}), not a table with keys of its own"
+            )
     table[path[-1]] = value
 
 
@@ -117,7 +169,8 @@ def _check_keys(values: Any, shape: Any, where: str) -> None:
     for key, value in values.items():
         if key not in fields:
             allowed = ", ".join(sorted(fields))
-            raise SettingsError(f"unknown setting {where}{key} = {value!r}; allowed here: {allowed}")
+            shown = "(not shown)" if isinstance(value, str) and SECRET.search(key) else repr(value)
+            raise SettingsError(f"unknown setting {where}{key} = {shown}; allowed here: {allowed}")
         _check_keys(value, _struct_of(fields[key]), f"{where}{key}.")
 
 
@@ -127,13 +180,19 @@ def _struct_of(annotation: Any) -> Any:
     return next((arg for arg in get_args(annotation) if isinstance(arg, type)), annotation)
 
 
-def _located(error: msgspec.ValidationError, values: dict[str, Any]) -> str:
-    message, _, path = str(error).partition(" - at `$.")
-    keys = path.rstrip("`").split(".") if path else []
+def _located(error: msgspec.ValidationError, values: dict[str, Any]) -> tuple[str, str]:
+    """The key that the error is about, and what is wrong with its value."""
+    message, _, path = str(error).partition(" - at `$")
     value: Any = values
-    for key in keys:
-        value = value.get(key.partition("[")[0]) if isinstance(value, dict) else None
-    return f"{'.'.join(keys)} = {value!r}: {message}" if keys else message
+    key = ""
+    for name, index in re.findall(r"\.(\w+)|\[(\d+)\]", path):
+        value = value[name] if name else value[int(index)]
+        key += f".{name}" if name else f"[{index}]"
+    if "[...]" in path:
+        # msgspec does not say which one; the only open table holds strings
+        name, value = next((name, value) for name, value in value.items() if not isinstance(value, str))
+        key += f".{name}"
+    return key[1:], f"{key[1:]} = {value!r}: {message}".replace("`object`", "a table")
 
 
 def _check(settings: Settings) -> None:
@@ -147,17 +206,44 @@ def _check(settings: Settings) -> None:
             raise SettingsError(
                 f"aliases.{alias} = {target!r}: an alias is a new name for one of {', '.join(RESERVED)}"
             )
-    shares = {
-        "router.agreement_target": settings.router.agreement_target,
-        "router.confidence": settings.router.confidence,
-    }
-    for name, value in shares.items():
-        if not 0 < value < 1:
-            raise SettingsError(f"{name} = {value}: must be above 0 and below 1")
-    for name, value in {
-        "router.explore_share": settings.router.explore_share,
-        "distill.holdout_share": settings.distill.holdout_share,
-        "distill.max_share_per_key": settings.distill.max_share_per_key,
-    }.items():
-        if not 0 <= value <= 1:
-            raise SettingsError(f"{name} = {value}: must be between 0 and 1")
+    if settings.student.device not in DEVICES:
+        raise SettingsError(f"student.device = {settings.student.device!r}: must be one of {', '.join(DEVICES)}")
+    for name, value in _numbers(settings, ""):
+        _check_number(name, value)
+    for name, url in (
+        ("teacher.base_url", settings.teacher.base_url),
+        ("student.base_url", settings.student.base_url),
+    ):
+        if url is not None and not _is_http_url(url):
+            raise SettingsError(f"{name} = {url!r}: must be a URL as in http://127.0.0.1:8000/v1")
+    try:
+        _ = settings.home_path
+    except (ValueError, RuntimeError, OSError) as error:
+        raise SettingsError(f"home = {settings.home!r}: must be the path of a folder ({error})") from error
+
+
+def _numbers(table: msgspec.Struct, where: str) -> Iterator[tuple[str, float]]:
+    for name in table.__struct_fields__:
+        value = getattr(table, name)
+        if isinstance(value, msgspec.Struct):
+            yield from _numbers(value, f"{where}{name}.")
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            yield f"{where}{name}", value
+
+
+def _check_number(name: str, value: float) -> None:
+    low, high = RANGES.get(name, ANY_NUMBER)
+    if name in INSIDE:
+        if not low < value < high:
+            raise SettingsError(f"{name} = {value}: must be above {low:g} and below {high:g}")
+    elif not low <= value <= high:
+        raise SettingsError(f"{name} = {value}: must be between {low:g} and {high:g}")
+
+
+def _is_http_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        _ = parts.port
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname)

@@ -10,6 +10,7 @@ import msgspec
 import rich_click as click
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from ledger.store import Store
 from stillroom.compose import open_ledger
@@ -59,8 +60,10 @@ def show_rows(rows: Sequence[dict[str, Any]], to_json: bool, empty: str) -> None
         click.echo(empty)
         return
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in rows[0]:
-        table.add_column(name)
+    for i, name in enumerate(rows[0]):
+        # the id in the first column is to be copied whole
+        table.add_column(name, no_wrap=i == 0, overflow="fold")
     for row in rows:
-        table.add_row(*(str(value) if value is not None else "" for value in row.values()))
+        # as Text, since a name or an error may hold what Rich takes for markup
+        table.add_row(*(Text(str(value)) if value is not None else "" for value in row.values()))
     Console().print(table)

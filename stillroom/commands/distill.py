@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from typing import Any
 
 import msgspec
@@ -16,6 +17,8 @@ from stillroom.commands.common import CommandFailed, actor, as_json, ledger_of, 
 from stillroom.settings import Settings
 
 __all__ = ("JobProgress", "group")
+
+SAY_EVERY_S = 10.0
 
 
 @click.group("distill")
@@ -32,10 +35,14 @@ class JobProgress:
             TimeElapsedColumn(), TextColumn("{task.fields[note]}"), console=console,
         )  # fmt: skip
         self._tasks: dict[str, TaskID] = {}
+        self._console = console
+        self._said = 0.0
 
     def __call__(self, kind: str, data: dict[str, Any]) -> None:
         """Show one event."""
-        if kind == "training":
+        if kind == "preparing":
+            self._bar("frozen layers", data["done"], data["of"], "")
+        elif kind == "training":
             note = (
                 f"loss {data['loss']:.3f}, {data['tokens_per_second']:.0f} tokens/s, {data['eta_seconds']:.0f} s left"
             )
@@ -58,6 +65,11 @@ class JobProgress:
         if name not in self._tasks:
             self._tasks[name] = self.bars.add_task(name, total=total, note=note)
         self.bars.update(self._tasks[name], completed=done, total=total, note=note)
+        now = time.monotonic()
+        if not self._console.is_terminal and now - self._said > SAY_EVERY_S:
+            # a log file shows no bar
+            self._said = now
+            self._console.print(f"  {name} {done:.0f}/{total:.0f} {note}")
 
 
 @group.command()

@@ -1,5 +1,6 @@
 """``ledger stats|expire``."""
 
+import math
 from typing import Any
 
 import rich_click as click
@@ -44,9 +45,11 @@ def stats(context: click.Context, as_json: bool) -> None:
 
 
 @group.command()
-@click.option("--days", type=click.FloatRange(min=0), required=True, help="Keep content younger than this.")
+@click.option("--days", type=click.FloatRange(0, 36_500), required=True, help="Keep content younger than this.")
 @click.pass_context
 def expire(context: click.Context, days: float) -> None:
     """Delete the content of older requests; their rows and sums stay."""
+    if math.isnan(days):
+        raise click.BadParameter("nan is not a number of days.", context, param_hint="'--days'")
     deleted = expire_contents(ledger_of(context), now_ms() - int(days * DAY_MS))
     click.echo(f"deleted the content of {deleted} requests")

@@ -61,7 +61,7 @@ def load_desk(path: Path, seed: int = 0) -> Desk:
     """
     try:
         if path.suffix == ".json":
-            return _clinc(json.loads(path.read_text("utf-8")), seed)
+            return _checked(_clinc(json.loads(path.read_text("utf-8")), seed), path)
         rows = _jsonl_rows(path) if path.suffix == ".jsonl" else _csv_rows(path)
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, csv.Error) as error:
         raise DeskError(f"{path} cannot be read: {error}") from error
@@ -77,8 +77,15 @@ def _csv_rows(path: Path) -> list[Request]:
 
 
 def _jsonl_rows(path: Path) -> list[Request]:
-    lines = path.read_text("utf-8").splitlines()
-    return [_request(json.loads(line), f"{path}:{n}") for n, line in enumerate(lines, 1) if line.strip()]
+    lines = path.read_text("utf-8").split("\n")
+    return [_request(_json(line, f"{path}:{n}"), f"{path}:{n}") for n, line in enumerate(lines, 1) if line.strip()]
+
+
+def _json(line: str, where: str) -> Any:
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError as error:
+        raise DeskError(f"{where}: {error}") from error
 
 
 def _request(row: Any, where: str) -> Request:
@@ -98,17 +105,22 @@ def _clinc(data: Any, seed: int) -> Desk:
         raise DeskError("the JSON file is not CLINC150's: it needs train, val and test")
     parts: list[list[Request]] = []
     for split, out_of_scope in (("train", "oos_train"), ("val", "oos_val"), ("test", "oos_test")):
-        rows = [Request(text, label, _key(text)) for text, label in (*data[split], *data.get(out_of_scope, ()))]
+        rows = [
+            _request(dict(zip(("text", "label"), row, strict=False)), f"{name}[{number}]")
+            for name in (split, out_of_scope)
+            for number, row in enumerate(data.get(name, ()))
+        ]
         random.Random(seed).shuffle(rows)  # noqa: S311 a split, not a secret
         parts.append(rows)
     return Desk(*parts)
 
 
 def _split(rows: Iterable[Request], seed: int) -> Desk:
-    """70 / 10 / 20 per label, whole groups."""
+    """70 / 10 / 20 per label, whole groups. One with requests of several labels counts for the first of them."""
     groups: dict[str, dict[str, list[Request]]] = defaultdict(lambda: defaultdict(list))
+    home: dict[str, str] = {}
     for row in rows:
-        groups[row.label][row.group].append(row)
+        groups[home.setdefault(row.group, row.label)][row.group].append(row)
     parts: dict[str, list[Request]] = {split: [] for split in SPLITS}
     shuffler = random.Random(seed)  # noqa: S311
     for label in sorted(groups):

@@ -8,7 +8,6 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -42,14 +41,15 @@ class Size:
 
     first: int
     second: int
+    """0 plays one round."""
     test: int
     zero_shot: int
     epochs: int
-    train_layers: int
 
 
-FULL: Final = Size(first=1400, second=900, test=600, zero_shot=120, epochs=3, train_layers=8)
-FAST: Final = Size(first=500, second=200, test=200, zero_shot=40, epochs=2, train_layers=6)
+FULL: Final = Size(first=1900, second=900, test=600, zero_shot=120, epochs=4)
+FAST: Final = Size(first=500, second=0, test=200, zero_shot=24, epochs=4)
+TRAIN_LAYERS: Final = 8
 
 CONFIG: Final = """# Written by `stillroom demo`.
 home = "{home}"
@@ -80,6 +80,8 @@ approval = "auto"
 [distill.training]
 train_layers = {train_layers}
 epochs = {epochs}
+learning_rate = 7e-4
+alpha = 0.7
 """
 
 
@@ -109,6 +111,8 @@ class Stage:
     phases: list[reports.Phase] = field(default_factory=list[reports.Phase])
     rounds: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     swaps: dict[str, int] = field(default_factory=lambda: {"requests": 0, "failed": 0})
+    replies: list[Reply] = field(default_factory=list[Reply])
+    """To the test split."""
 
 
 def play(folder: Path, size: Size, data: Path | None, console: Console) -> Path:
@@ -151,14 +155,15 @@ async def _acts(stage: Stage, weights: Path) -> None:
     stage.rounds.append({"zero_shot_accuracy": zero_shot})
     stage.console.print("[bold]3. Distilling from what the teacher answered[/bold]")
     await _distil(stage)
-    second = traffic[size.first : size.first + size.second]
-    stage.console.print(f"[bold]4. New traffic[/bold]: {len(second)} requests")
-    await _phase(stage, "after round 1", second, 8)
-    stage.console.print("[bold]5. Distilling again[/bold], from all that the teacher has answered by now")
-    await _distil(stage)
+    if size.second:
+        second = traffic[size.first : size.first + size.second]
+        stage.console.print(f"[bold]4. New traffic[/bold]: {len(second)} requests")
+        await _phase(stage, "after round 1", second, 8)
+        stage.console.print("[bold]5. Distilling again[/bold], from all that the teacher has answered by now")
+        await _distil(stage)
     test = stage.desk.test[: size.test]
-    stage.console.print(f"[bold]6. New traffic[/bold]: {len(test)} requests of the test split")
-    await _phase(stage, "after round 2", test, 8)
+    stage.console.print(f"[bold]Last: new traffic[/bold], {len(test)} requests of the test split")
+    stage.replies = await _phase(stage, f"after round {2 if size.second else 1}", test, 8)
 
 
 def _clear(folder: Path) -> None:
@@ -176,7 +181,7 @@ async def _set_up(stack: contextlib.AsyncExitStack, script: Script, weights: Pat
     config = folder / "stillroom.toml"
     text = CONFIG.format(
         home=folder, port=port, teacher=teacher_url, weights=weights,
-        train_layers=size.train_layers, epochs=size.epochs,
+        train_layers=TRAIN_LAYERS, epochs=size.epochs,
     )  # fmt: skip
     config.write_text(text, "utf-8")
     settings = load_settings(config, {})
@@ -354,11 +359,9 @@ async def _swapped(stage: Stage, release_id: str) -> None:
 
 async def _report(stage: Stage, seconds: float) -> reports.Report:
     """Ask student and teacher the same test requests, and put everything together."""
-    stage.console.print("[bold]7. The student alone[/bold], on the in-scope requests of the same test split")
+    stage.console.print("[bold]The student alone[/bold], on the in-scope requests of the test split")
     rows = [request for request in stage.desk.test[: stage.size.test] if request.in_scope]
-    pinned = {"x-stillroom-route": "student", "x-stillroom-log": "off"}
-    nothing: Callable[[], None] = lambda: None  # noqa: E731
-    alone = await stage.sender.send(rows, nothing, pinned)
+    alone = await _student_alone(stage)
     teacher = await ask_teacher(stage.teacher_url, stage.desk.test[: stage.size.test])
     last = stage.rounds[-1]
     test = stage.desk.test[: stage.size.test]
@@ -387,10 +390,19 @@ async def _report(stage: Stage, seconds: float) -> reports.Report:
     )
 
 
+async def _student_alone(stage: Stage) -> list[Reply]:
+    """The student's answers to the in-scope test requests: those it gave, and those it was not trusted with."""
+    in_scope = [reply for reply in stage.replies if reply.request.in_scope and reply.error is None]
+    given = [reply for reply in in_scope if reply.route == "student"]
+    missing = [reply.request for reply in in_scope if reply.route != "student"]
+    pinned = {"x-stillroom-route": "student", "x-stillroom-log": "off"}
+    return given + await stage.sender.send(missing, lambda: None, pinned)
+
+
 def _notes(stage: Stage) -> list[str]:
     return [
         "The teacher is a stand-in: a classifier with a frontier model's price and latency, not a frontier model.",
-        f"The student is all of SmolLM2-135M; its upper {stage.size.train_layers} layers were trained.",
+        f"The student is all of SmolLM2-135M; its upper {TRAIN_LAYERS} layers were trained.",
         "Zero-shot the student has not seen the labels' names; the clients' prompt does not list them.",
         f"During the swaps {stage.swaps['requests']} requests were sent; {stage.swaps['failed']} failed.",
     ]

@@ -65,7 +65,7 @@ def phase_of(name: str, replies: Sequence[Reply], teacher: Mapping[str, str], us
     accuracy, low, high = agreement_interval(right)
     in_scope = [reply for reply in answered if reply.request.in_scope]
     out = [reply for reply in answered if not reply.request.in_scope]
-    latencies = np.array([reply.latency_ms for reply in answered])
+    latencies = [reply.latency_ms for reply in answered]
     reasons: dict[str, int] = {}
     for reply in answered:
         reasons[f"{reply.route}/{reply.reason}"] = reasons.get(f"{reply.route}/{reply.reason}", 0) + 1
@@ -84,8 +84,8 @@ def phase_of(name: str, replies: Sequence[Reply], teacher: Mapping[str, str], us
         cost=usage.cost_nano / NANO,
         baseline_cost=usage.baseline_nano / NANO,
         saving=usage.saving,
-        p50_ms=float(np.quantile(latencies, 0.5)),
-        p95_ms=float(np.quantile(latencies, 0.95)),
+        p50_ms=_quantile(latencies, 0.5),
+        p95_ms=_quantile(latencies, 0.95),
         reasons=dict(sorted(reasons.items())),
     )
 
@@ -93,6 +93,10 @@ def phase_of(name: str, replies: Sequence[Reply], teacher: Mapping[str, str], us
 def _share(flags: Any) -> float:
     values = list(flags)
     return sum(values) / len(values) if values else 0.0
+
+
+def _quantile(values: Sequence[float], q: float) -> float:
+    return float(np.quantile(values, q)) if values else 0.0
 
 
 def write(report: Report, folder: Path) -> None:

@@ -1,0 +1,45 @@
+"""JSON from clients and upstreams: decoded with bounds, so that what was read can be written again."""
+
+from typing import Any, Final, cast
+
+import msgspec
+
+__all__ = ("MAX_DEPTH", "NotJson", "decode_object", "encode")
+
+MAX_DEPTH: Final = 100
+
+encode: Final = msgspec.json.Encoder().encode
+_decoder = msgspec.json.Decoder()
+
+
+class NotJson(ValueError):
+    """Bytes that are not a JSON object within the bounds."""
+
+
+def decode_object(raw: bytes) -> dict[str, Any]:
+    """Decode a JSON object of at most `MAX_DEPTH` levels. Raises `NotJson`, whatever the bytes are."""
+    try:
+        value = _decoder.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise NotJson(str(error)) from error
+    if not isinstance(value, dict):
+        raise NotJson("it must be an object")
+    body = cast("dict[str, Any]", value)
+    # the brackets bound the depth from above, and spare almost every body the walk
+    if raw.count(b"{") + raw.count(b"[") > MAX_DEPTH and _is_too_deep(body):
+        raise NotJson(f"it is nested more than {MAX_DEPTH} levels deep")
+    return body
+
+
+def _is_too_deep(body: dict[str, Any]) -> bool:
+    level: list[Any] = [body]
+    for _ in range(MAX_DEPTH):
+        level = [
+            child
+            for node in level
+            for child in (node.values() if isinstance(node, dict) else node)
+            if isinstance(child, dict | list)
+        ]
+        if not level:
+            return False
+    return True

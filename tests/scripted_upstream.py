@@ -1,0 +1,212 @@
+"""A fake student or teacher: a small HTTP server whose answers, log-probabilities, delays and faults a test scripts.
+
+It is a fake because a real model cannot be made to fail at a chosen byte. Nothing of ours is mocked: the gateway
+speaks to it over sockets as to any upstream.
+"""
+
+import asyncio
+import contextlib
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+PROMPT_TOKENS, CACHED_TOKENS = 11, 4
+
+
+@dataclass(frozen=True)
+class Script:
+    """What the upstream does with a request; the default is a good answer."""
+
+    text: str = "Good day to you, dear friend of ours."
+    logprob: float = -0.01
+    status: int = 200
+    body: bytes | None = None
+    """Instead of an answer of the chat shape."""
+    headers: dict[str, str] = field(default_factory=dict)
+    delay: float = 0.0
+    """Seconds before the answer begins."""
+    gap: float = 0.0
+    """Seconds before each event of a stream."""
+    cut_after: int | None = None
+    """Close the connection after so many events; 0: with the headers sent."""
+    raw: bytes | None = None
+    """Written instead of any HTTP answer, then the connection is closed."""
+    events: tuple[bytes, ...] | None = None
+    """Instead of the stream's own events."""
+    extra: dict[str, Any] = field(default_factory=dict)
+    """Further fields of the answer, or of every chunk."""
+
+    @property
+    def tokens(self) -> list[str]:
+        words = self.text.split(" ")
+        return [words[0], *(f" {word}" for word in words[1:])]
+
+
+@dataclass
+class Seen:
+    """One request as it arrived."""
+
+    path: str
+    headers: dict[str, str]
+    body: dict[str, Any]
+    left: threading.Event = field(default_factory=threading.Event)
+    """Set when the gateway closed the connection before the answer was over."""
+
+
+class ScriptedUpstream:
+    """The server, in a thread of its own. ``url`` is the base URL to configure."""
+
+    def __init__(self) -> None:
+        self.script = Script()
+        self.seen: list[Seen] = []
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        self._server = self._run(asyncio.start_server(self._serve, "127.0.0.1", 0))
+        self.port = self._server.sockets[0].getsockname()[1]
+        # by name: cookies are kept for names, not for addresses
+        self.url = f"http://localhost:{self.port}/v1"
+
+    def _run(self, coroutine) -> Any:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(10)
+
+    def reset(self, script: Script | None = None) -> None:
+        """Forget what was seen, and follow this script."""
+        self.script, self.seen = script or Script(), []
+
+    def close(self) -> None:
+        async def end() -> None:
+            self._server.close()
+            tasks = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+        self._run(end())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(5)
+        self._loop.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            while await self._exchange(reader, writer):
+                pass
+        writer.close()
+
+    async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        head, *lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").strip().split("\r\n")
+        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        raw = await reader.readexactly(int(headers.get("content-length", 0)))
+        seen = Seen(head.split(" ")[1], headers, json.loads(raw or b"{}"))
+        self.seen.append(seen)
+        answering = asyncio.ensure_future(self._answer(writer, seen, self.script))
+        while not answering.done():
+            await asyncio.wait((answering,), timeout=0.01)
+            if not answering.done() and (reader.at_eof() or reader.exception()):
+                seen.left.set()
+                answering.cancel()
+                return False
+        if isinstance(answering.exception(), ConnectionError):
+            seen.left.set()
+        return answering.result()
+
+    async def _answer(self, writer: asyncio.StreamWriter, seen: Seen, script: Script) -> bool:
+        """Whether the connection stays open."""
+        await asyncio.sleep(script.delay)
+        if script.raw is not None:
+            writer.write(script.raw)
+            await writer.drain()
+            return False
+        stream = bool(seen.body.get("stream")) and script.body is None and script.status == 200
+        kind = "text/event-stream" if stream else "application/json"
+        length = {"transfer-encoding": "chunked"} if stream else {}
+        headers = {"content-type": kind, **length, **script.headers}
+        if not stream:
+            body = script.body if script.body is not None else json.dumps(whole_answer(seen.body, script)).encode()
+            headers["content-length"] = str(len(body))
+        lines = [f"HTTP/1.1 {script.status} X", *(f"{name}: {value}" for name, value in headers.items()), "", ""]
+        writer.write("\r\n".join(lines).encode("latin-1"))
+        if not stream:
+            writer.write(body)
+            await writer.drain()
+            return True
+        for number, event in enumerate(script.events or stream_events(seen.body, script)):
+            if number == script.cut_after:
+                await writer.drain()
+                return False
+            await asyncio.sleep(script.gap)
+            writer.write(f"{len(event):x}\r\n".encode() + event + b"\r\n")
+            await writer.drain()
+        writer.write(b"0\r\n\r\n")
+        await writer.drain()
+        return True
+
+
+def event(value: Any) -> bytes:
+    return b"data: " + (value if isinstance(value, bytes) else json.dumps(value).encode()) + b"\n\n"
+
+
+def usage(completion: int) -> dict[str, Any]:
+    return {
+        "prompt_tokens": PROMPT_TOKENS,
+        "completion_tokens": completion,
+        "total_tokens": PROMPT_TOKENS + completion,
+        "prompt_tokens_details": {"cached_tokens": CACHED_TOKENS},
+    }
+
+
+def token_logprobs(token: str, logprob: float, top: int) -> dict[str, Any]:
+    """One entry of ``logprobs.content``, as OpenAI gives it."""
+    tops = [(token, logprob), *((f"alt{i}", -4.0 - i) for i in range(1, top))][:top]
+    listed = [{"token": t, "logprob": p, "bytes": list(t.encode())} for t, p in tops]
+    return {"token": token, "logprob": logprob, "bytes": list(token.encode()), "top_logprobs": listed}
+
+
+def _logprobs(body: dict[str, Any], script: Script, tokens: list[str]) -> dict[str, Any] | None:
+    if not body.get("logprobs"):
+        return None
+    top = body.get("top_logprobs") or 0
+    return {"content": [token_logprobs(token, script.logprob, top) for token in tokens], "refusal": None}
+
+
+def whole_answer(body: dict[str, Any], script: Script) -> dict[str, Any]:
+    message = {"role": "assistant", "content": script.text, "refusal": None}
+    choice = {
+        "index": 0,
+        "message": message,
+        "logprobs": _logprobs(body, script, script.tokens),
+        "finish_reason": "stop",
+    }
+    choices = [choice | {"index": i} for i in range(2 if body.get("n") == 2 else 1)]
+    head = {"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": body["model"]}
+    return {**head, "choices": choices, "usage": usage(len(script.tokens)), **script.extra}
+
+
+def stream_events(body: dict[str, Any], script: Script) -> Iterator[bytes]:
+    options = body.get("stream_options") or {}
+    running = options.get("continuous_usage_stats")
+    base = {
+        "id": "chatcmpl-1",
+        "object": "chat.completion.chunk",
+        "created": 1,
+        "model": body["model"],
+        **script.extra,
+    }
+    if options.get("include_usage"):
+        base["usage"] = None
+
+    def chunk(delta: dict[str, Any], tokens: list[str], count: int, finish: str | None = None) -> bytes:
+        choice = {"index": 0, "delta": delta, "finish_reason": finish, "logprobs": None}
+        if tokens:
+            choice["logprobs"] = _logprobs(body, script, tokens)
+        return event(base | {"choices": [choice]} | ({"usage": usage(count)} if running else {}))
+
+    yield chunk({"role": "assistant", "content": ""}, [], 0)
+    for number, token in enumerate(script.tokens, 1):
+        yield chunk({"content": token}, [token], number)
+    yield chunk({}, [], len(script.tokens), "stop")
+    if options.get("include_usage"):
+        yield event(base | {"choices": [], "usage": usage(len(script.tokens))})
+    yield event(b"[DONE]")

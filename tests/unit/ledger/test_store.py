@@ -1,0 +1,122 @@
+"""The store: opened safely by many, its schema that of the code, its errors those that callers expect."""
+
+import multiprocessing
+import sqlite3
+
+import pytest
+import sqlalchemy as sa
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+
+from ledger import migrations, schema
+from ledger.requests import count, insert_records
+from ledger.store import open_store, sqlite_url
+from tests.unit.ledger.rows import row
+
+
+def migrate(store, revision: str, move=command.upgrade) -> None:
+    config = Config()
+    config.set_main_option("script_location", migrations.__path__[0])
+    with store.write() as connection:
+        config.attributes["connection"] = connection
+        move(config, revision)
+
+
+def tables(store) -> set[str]:
+    with store.read() as connection:
+        return set(sa.inspect(connection).get_table_names())
+
+
+def test_the_migrations_lead_to_the_tables_of_the_code(store):
+    with store.read() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, schema.metadata) == []
+    assert tables(store) == {*schema.metadata.tables, "alembic_version"}
+
+
+def test_the_schema_goes_down_to_nothing_and_up_again(store):
+    insert_records(store, [row("a")])
+    migrate(store, "base", command.downgrade)
+    assert tables(store) == {"alembic_version"}
+    migrate(store, "head")
+    with store.read() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), schema.metadata) == []
+    assert insert_records(store, [row("a")]) == 1
+
+
+def test_opening_again_keeps_what_is_there(tmp_path):
+    first = open_store(sqlite_url(tmp_path))
+    insert_records(first, [row("a")])
+    second = open_store(sqlite_url(tmp_path))
+    assert count(second) == 1
+    first.close()
+    second.close()
+
+
+def test_a_write_that_fails_leaves_nothing(store):
+    with pytest.raises(ZeroDivisionError), store.write() as connection:
+        connection.execute(sa.insert(schema.audit).values(at=1, actor="a", action="b", subject="c", detail={}))
+        _ = 1 // 0
+    with store.read() as connection:
+        assert connection.execute(sa.select(schema.audit)).all() == []
+
+
+def test_a_power_cut_loses_no_committed_row(store):
+    """What SQLite promises with these two settings; they are per connection, so both kinds are asked."""
+    for opened in (store.read, store.write):
+        with opened() as connection:
+            assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+            assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
+
+
+def open_at_once(url, start, results):
+    start.wait()
+    try:
+        open_store(url).close()
+    except sa.exc.SQLAlchemyError as error:
+        results.put(str(error))
+    else:
+        results.put("opened")
+
+
+def test_processes_may_open_a_new_store_at_the_same_moment(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    start, results = context.Barrier(3), context.Queue()
+    openers = [context.Process(target=open_at_once, args=(sqlite_url(tmp_path), start, results)) for _ in range(3)]
+    for opener in openers:
+        opener.start()
+    assert [results.get(timeout=60) for _ in openers] == ["opened"] * 3
+    for opener in openers:
+        opener.join()
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        pytest.param("nonsense", "parse", id="no URL"),
+        pytest.param("nosuchdatabase://host/x", "nosuchdatabase", id="a database that SQLAlchemy does not know"),
+        pytest.param("sqlite:////no/such/folder/ledger.sqlite", "unable to open", id="a folder that is not there"),
+        pytest.param("sqlite://", "names no file", id="no file"),
+        pytest.param("sqlite:///:memory:", "names no file", id="memory, which no other process would see"),
+    ],
+)
+def test_a_url_that_cannot_be_used_raises_the_stores_error(url, says):
+    with pytest.raises(sa.exc.SQLAlchemyError, match=says):
+        open_store(url)
+
+
+def test_a_driver_that_is_not_installed_is_named_and_the_password_is_not():
+    with pytest.raises(sa.exc.SQLAlchemyError, match="pip install") as refusal:
+        open_store("postgresql+pg8000://stillroom:hunter2@db/ledger")
+    assert "hunter2" not in str(refusal.value)
+
+
+def test_a_path_with_blanks_and_signs_is_only_a_path(tmp_path):
+    home = tmp_path / "a b?c#d%20é"
+    home.mkdir()
+    store = open_store(sqlite_url(home))
+    assert insert_records(store, [row("a")]) == 1
+    store.close()
+    assert sqlite3.connect(home / "ledger.sqlite").execute("select count(*) from requests").fetchone() == (1,)

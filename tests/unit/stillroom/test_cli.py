@@ -1,0 +1,219 @@
+"""The command line as a shell sees it: what it prints, where, and the exit status."""
+
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+
+from ledger import keys, releases
+from ledger.keys import digest
+from ledger.releases import Release
+from ledger.requests import get, insert_records
+from ledger.store import open_store, sqlite_url
+from stillroom import cli
+from tests.unit.ledger.rows import row
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("STILLROOM_HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def ledger(home):
+    store = open_store(sqlite_url(home))
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def run(home, monkeypatch, capsys):
+    """Runs the entry point; gives exit status, output and errors."""
+
+    def run_main(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["stillroom", *arguments])
+        try:
+            cli.main()
+            status = 0
+        except SystemExit as end:
+            status = end.code
+        out, err = capsys.readouterr()
+        assert "Traceback" not in out + err
+        return status, out, err
+
+    return run_main
+
+
+def test_a_key_is_made_listed_and_revoked(run, ledger):
+    status, secret, err = run("keys", "create", "shop", "--scope", "inference", "--scope", "read")
+    assert (status, err) == (0, "")
+    secret = secret.strip()
+    assert keys.load_active(ledger)[digest(secret)].scopes == ("inference", "read")
+
+    status, out, _ = run("keys", "list", "--json")
+    (key,) = json.loads(out)
+    assert status == 0
+    assert (key["name"], key["scopes"], key["ends in"], key["revoked"]) == ("shop", "inference read", secret[-4:], "")
+    assert secret not in out
+
+    status, out, _ = run("keys", "revoke", "shop")
+    assert (status, out) == (0, f"revoked {key['id']} (shop)\n")
+    assert keys.load_active(ledger) == {}
+    assert json.loads(run("keys", "list", "--json")[1])[0]["revoked"] != ""
+
+
+def test_tables_show_ids_whole_and_names_as_they_are(run, ledger):
+    names = ["[/]", "[red]shop[/red]", "x" * 120, "[link=http://a]b"]
+    made = [keys.create(ledger, name, ["read"], "test")[0] for name in names]
+    status, out, _ = run("keys", "list")
+    assert status == 0
+    assert all(key.id in out for key in made)
+    flat = re.sub(r"\s", "", out)
+    assert "[/]" in flat
+    assert "…" not in out
+    assert out.count("x") >= 120
+
+
+def test_empty_lists_say_what_to_do_and_are_empty_in_json(run):
+    assert run("keys", "list")[1] == "no keys yet; make one with `stillroom keys create NAME`\n"
+    assert run("ledger", "stats")[1] == "no requests recorded yet\n"
+    assert run("distill", "list")[1] == "no jobs yet; `stillroom distill run` makes one\n"
+    for command in (("keys", "list"), ("ledger", "stats"), ("distill", "list")):
+        assert json.loads(run(*command, "--json")[1]) == []
+
+
+def test_the_statistics_are_the_ledgers(run, ledger):
+    insert_records(
+        ledger,
+        [
+            row("a", route="student", reason="confident", prompt_tokens=10, completion_tokens=2, latency_ms=7.0,
+                cost_nano=1_000_000, baseline_nano=30_000_000),
+            row("b", route="student", reason="confident", status=500, cost_nano=500_000, latency_ms=7.0),
+            row("c", prompt_tokens=5, cost_nano=20_000_000, baseline_nano=20_000_000, latency_ms=700.0),
+        ],
+    )  # fmt: skip
+    status, out, _ = run("ledger", "stats", "--json")
+    student, teacher = json.loads(out)
+    assert status == 0
+    assert student == {
+        "route": "student",
+        "reason": "confident",
+        "requests": 2,
+        "errors": 1,
+        "tokens": 12,
+        "cost": 0.0015,
+        "baseline": 0.03,
+        "route p50 ms": student["route p50 ms"],
+    }
+    assert 5 <= student["route p50 ms"] <= 10
+    assert (teacher["route"], teacher["cost"], teacher["tokens"]) == ("teacher", 0.02, 5)
+    assert 500 <= teacher["route p50 ms"] <= 1_000
+
+
+def test_content_expires_by_age_and_the_sums_stay(run, ledger):
+    insert_records(ledger, [row("old", created_at=1_000)])
+    before = run("ledger", "stats", "--json")
+    assert run("ledger", "expire", "--days", "36500")[1] == "deleted the content of 0 requests\n"
+    assert run("ledger", "expire", "--days", "0.5")[1] == "deleted the content of 1 requests\n"
+    assert get(ledger, "old")[1] is None
+    assert run("ledger", "stats", "--json") == before
+
+
+USAGE_ERRORS = [
+    (["nosuch"], "No such command 'nosuch'. See `stillroom --help`."),
+    (["keys", "create"], "Missing argument 'NAME'. See `stillroom keys create --help`."),
+    (["keys", "list", "--nope"], "No such option '--nope'. See `stillroom keys list --help`."),
+    (["keys", "list", "--config", "x"], "No such option '--config'."),
+    (["ledger", "expire"], "Missing option '--days'."),
+    (["ledger", "expire", "--days", "-1"], "Invalid value for '--days': -1.0 is not in the range"),
+    (["ledger", "expire", "--days", "1e300"], "Invalid value for '--days': 1e+300 is not in the range"),
+    (["ledger", "expire", "--days", "nan"], "Invalid value for '--days': nan is not a number of days."),
+    (["keys", "create", "shop", "--scope", "root"], "unknown scope root; the scopes are inference, read, admin"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "says"), USAGE_ERRORS, ids=[" ".join(words) for words, _ in USAGE_ERRORS])
+def test_a_usage_error_is_one_line_and_status_2(run, arguments, says):
+    status, out, err = run(*arguments)
+    assert (status, out) == (2, "")
+    assert err.startswith("stillroom: ")
+    assert says in err
+    assert err.count("\n") == 1
+
+
+def test_a_settings_error_is_one_line_and_status_2(run, tmp_path):
+    (tmp_path / "bad.toml").write_text("[gateway]\nprot = 1")
+    for arguments in (["--config", "bad.toml", "keys", "list"], ["--config", "none.toml", "gateway"]):
+        status, out, err = run(*arguments)
+        assert (status, out, err.count("\n")) == (2, "", 1)
+    assert err == "stillroom: there is no settings file none.toml\n"
+
+
+FAILURES = [
+    (["distill", "show", "job_x"], "there is no job 'job_x'; `stillroom distill list` shows them"),
+    (["distill", "cancel", "job_x"], "there is no job 'job_x'"),
+    (["distill", "approve", "job_x"], "there is no job 'job_x'"),
+    (["distill", "promote", "r_x"], "there is no release 'r_x'"),
+    (["distill", "rollback"], "there is no live release to roll back"),
+    (["keys", "revoke", "nobody"], "no active key named 'nobody'; `stillroom keys list` shows the ids"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "says"), FAILURES, ids=[" ".join(words) for words, _ in FAILURES])
+def test_a_failure_is_one_line_and_status_1(run, arguments, says):
+    status, out, err = run(*arguments)
+    assert (status, out, err.count("\n")) == (1, "", 1)
+    assert err.startswith(f"stillroom: {says}")
+
+
+@pytest.mark.parametrize(
+    "url", ["sqlite:////no/such/folder/l.sqlite", "nonsense", "postgresql+pg8000://user:hunter2@db/ledger"]
+)
+def test_a_ledger_that_cannot_be_reached_is_one_line_and_status_1(run, monkeypatch, url):
+    monkeypatch.setenv("STILLROOM_STORE__URL", url)
+    status, out, err = run("keys", "list")
+    assert (status, out, err.count("\n")) == (1, "", 1)
+    assert err.startswith("stillroom: the ledger cannot be reached: ")
+    assert "hunter2" not in err
+
+
+def test_a_home_that_is_a_file_is_one_line_and_status_1(run, home, monkeypatch):
+    (home / "file").touch()
+    monkeypatch.setenv("STILLROOM_HOME", str(home / "file"))
+    status, _, err = run("keys", "list")
+    assert (status, err.count("\n")) == (1, 1)
+
+
+def test_releases_are_promoted_and_rolled_back(run, ledger):
+    for name, parent in (("r1", None), ("r2", "r1")):
+        releases.add(ledger, Release(name, "candidate", 1, None, parent, None, "/r", "0", {}))
+        assert run("distill", "promote", name) == (0, f"release {name} is live\n", "")
+    assert run("distill", "rollback") == (0, "took back r2; r1 is live again\n", "")
+    assert run("distill", "rollback")[0] == 1
+    assert releases.live(ledger).id == "r1"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["keys", "--help"], ["keys", "create", "-h"], ["--version"]])
+def test_help_and_version_go_to_standard_output_with_status_0(run, arguments):
+    status, out, err = run(*arguments)
+    assert (status, err) == (0, "")
+    assert "stillroom" in out.lower()
+
+
+def test_no_command_shows_the_help_with_status_2(run):
+    for arguments in ([], ["keys"]):
+        status, out, err = run(*arguments)
+        assert status == 2
+        assert "Usage" in out + err
+
+
+def test_the_installed_command_ends_with_these_statuses_too(home):
+    command = [sys.executable, "-m", "stillroom.cli", "distill", "show", "job_x"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "stillroom: there is no job 'job_x'; `stillroom distill list` shows them\n"
