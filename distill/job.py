@@ -5,12 +5,8 @@ with the next worker that claims it.
 """
 
 import asyncio
-import contextlib
 import json
-import os
 import shutil
-import signal
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +16,7 @@ import httpx
 import msgspec
 
 from distill import dataset, gate, release
+from distill.child import run_trainer
 from distill.dataset import HeldOut, Manifest
 from distill.evaluate import Replayed, labelled, replay
 from distill.settings import DistillSettings
@@ -33,7 +30,6 @@ from ledger.store import Store, now_ms
 from router.calibration import Prices
 from router.settings import RouterSettings
 from router.train import train_router
-from serving import launch
 from serving.parity import ParityReport, compare, probe_logprobs, trained_logprobs
 from serving.settings import StudentSettings
 from serving.weights import resolve_weights
@@ -43,8 +39,6 @@ __all__ = ("JobContext", "JobFailed", "drop_scratch", "run_job")
 PROBES: Final = 16
 READY_TIMEOUT_S: Final = 600.0
 POLL_S: Final = 0.5
-CHECKPOINT_S: Final = 30.0
-"""How long a trainer may take to write its checkpoint when its worker is stopped."""
 SETTLED: Final = {"live": "live", "retired": "live", "rejected": "rejected", "rolled_back": "rolled_back"}
 """How a job has ended whose release is no longer a candidate."""
 
@@ -136,7 +130,7 @@ async def _train(context: JobContext, job: Job, source: Path, champion: Release 
     if not config_file.exists():
         dataset.write_whole(config_file, msgspec.json.encode(_train_config(context, folder, source, champion)))
     config = json.loads(config_file.read_bytes())
-    await _run_trainer(context, job)
+    await run_trainer(context.store, context.owner, job, folder, context.on_progress)
     await asyncio.to_thread(drop_scratch, folder)
     release_folder = Path(config["output"]).parent
     known = {release.id: release for release in await asyncio.to_thread(releases.list_releases, context.store)}
@@ -165,69 +159,16 @@ def drop_scratch(folder: Path) -> None:
 
 def _train_config(context: JobContext, folder: Path, source: Path, champion: Release | None) -> dict[str, Any]:
     training: dict[str, Any] = msgspec.to_builtins(context.distill.training)
+    continued_epochs = training.pop("continued_epochs")
     if champion is not None and context.distill.start_from == "champion":
         training["layers"] = None  # they were chosen when the champion was made
+        training["epochs"] = continued_epochs
     output = context.home / "releases" / release.new_release_id() / "student"
     return training | {
         "weights": str(source.resolve()),
         "examples": str((folder / "dataset" / "train.parquet").resolve()),
         "output": str(output.resolve()),
     }
-
-
-async def _run_trainer(context: JobContext, job: Job) -> None:
-    folder = context.folder(job)
-    process = await asyncio.create_subprocess_exec(
-        # the launcher ends the trainer when this worker dies: two of them must never share a folder
-        sys.executable, "-I", launch.__file__, str(os.getpid()), sys.executable, "-m", "distill.train", str(folder),
-        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
-        env=os.environ | {"OMP_WAIT_POLICY": "PASSIVE", "PYTHONWARNINGS": "ignore"},
-        start_new_session=True,
-    )  # fmt: skip
-    errors = asyncio.create_task(_read_errors(process))
-    try:
-        seen = 0
-        while process.returncode is None:
-            seen = _report_progress(context, folder / "progress.jsonl", seen)
-            try:
-                await asyncio.wait_for(process.wait(), POLL_S)
-            except TimeoutError:
-                continue
-        _report_progress(context, folder / "progress.jsonl", seen)
-        if process.returncode:
-            why = (await errors).strip().splitlines()
-            raise JobFailed(f"training ended with status {process.returncode}: {why[-1] if why else 'no message'}")
-    finally:
-        await _stop_child(process, context, job)
-        errors.cancel()
-
-
-async def _read_errors(process: asyncio.subprocess.Process) -> str:
-    return (await process.stderr.read()).decode(errors="replace") if process.stderr else ""
-
-
-async def _stop_child(process: asyncio.subprocess.Process, context: JobContext, job: Job) -> None:
-    """Let the trainer write its checkpoint, unless nobody is to go on from it or somebody does already."""
-    if process.returncode is not None:
-        return
-    current = await asyncio.to_thread(jobs.get, context.store, job.id)
-    with contextlib.suppress(TimeoutError):
-        if current.lease_owner == context.owner and not current.cancel_requested:
-            process.terminate()
-            await asyncio.wait_for(process.wait(), CHECKPOINT_S)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    await process.wait()
-
-
-def _report_progress(context: JobContext, path: Path, seen: int) -> int:
-    if not path.exists():
-        return seen
-    lines = path.read_bytes().splitlines(keepends=True)
-    whole = [line for line in lines if line.endswith(b"\n")]
-    if len(whole) > seen:
-        context.on_progress("training", msgspec.json.decode(whole[-1]))
-    return len(whole)
 
 
 async def _evaluate(

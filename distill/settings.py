@@ -16,6 +16,8 @@ class TrainingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Train only the uppermost so many decoder layers; unset trains all."""
     epochs: int = 3
     """Passes over the dataset."""
+    continued_epochs: int = 2
+    """Epochs where the champion is trained on, instead of the base model."""
     batch_size: int = 32
     """Examples per step."""
     learning_rate: float = 3e-4

@@ -10,6 +10,7 @@ from typing import Any, Final
 import structlog
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
+from distill.child import TrainingFailed
 from distill.dataset import DatasetError
 from distill.job import JobContext, JobFailed, drop_scratch, run_job
 from ledger import jobs, releases
@@ -58,7 +59,7 @@ async def run_claimed(context: JobContext, job: Job) -> str:
             await asyncio.gather(work, return_exceptions=True)
             return await _ended_early(context, job, watch)
         return await work
-    except (JobFailed, DatasetError, WeightsError) as error:
+    except (JobFailed, TrainingFailed, DatasetError, WeightsError) as error:
         await _fail(context, job, str(error))
         return "failed"
     except JobError:

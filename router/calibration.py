@@ -16,7 +16,7 @@ from scipy.special import bdtr, betaincinv
 
 __all__ = ("HARD_GRID", "Prices", "Thresholds", "choose_thresholds")
 
-HARD_GRID = (0.0, 0.2, 0.4, 0.6, 0.8, 0.9)
+HARD_GRID = (0.0, 0.5)
 
 
 @dataclass(frozen=True, slots=True)

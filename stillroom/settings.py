@@ -37,6 +37,7 @@ RANGES: Final[dict[str, tuple[float, float]]] = {
     "distill.training.alpha": SHARE,
     "distill.training.warmup_ratio": SHARE,
     "distill.training.epochs": COUNT,
+    "distill.training.continued_epochs": COUNT,
     "distill.training.batch_size": COUNT,
     "distill.training.max_length": COUNT,
     "distill.training.save_steps": COUNT,

@@ -14,12 +14,13 @@ __all__ = ("command",)
               help="A labelled set of yours: CSV or JSON lines (text, label), or CLINC150's JSON.")  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path), default=Path("var/demo"), show_default=True,
               help="Folder of the report; it is emptied first.")  # fmt: skip
-def command(fast: bool, data: Path | None, out: Path) -> None:
+@click.option("--labels", type=click.IntRange(min=2), help="Keep only so many of the set's intents.")
+def command(fast: bool, data: Path | None, out: Path, labels: int | None) -> None:
     """Play the loop: traffic to an expensive teacher, distil, cheaper traffic, distil again."""
     from stillroom.demo.desk import DeskError
     from stillroom.demo.play import FAST, FULL, play
 
     try:
-        play(out, FAST if fast else FULL, data, Console())
+        play(out, FAST if fast else FULL, data, labels or 0, Console())
     except DeskError as error:
         raise click.UsageError(str(error)) from error

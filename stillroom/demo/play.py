@@ -5,8 +5,6 @@ import contextlib
 import os
 import platform
 import shutil
-import signal
-import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,14 +19,14 @@ from ledger import keys, releases
 from ledger.requests import Usage, usage_by
 from ledger.store import Store, open_store
 from router.agreement import agree
-from serving import launch
 from serving.fleet import engine_options
 from serving.server import VllmServer, free_port
 from serving.weights import resolve_weights
 from stillroom.commands.common import CommandFailed
 from stillroom.commands.distill import JobProgress
 from stillroom.demo import report as reports
-from stillroom.demo.desk import Desk, Request, load_desk, own_desk
+from stillroom.demo.desk import Desk, Request, open_desk
+from stillroom.demo.services import CONFIG, processor, start_child, until_it_answers
 from stillroom.demo.traffic import MAX_TOKENS, Reply, Sender, ask_teacher, messages
 from stillroom.settings import Settings, load_settings
 
@@ -47,42 +45,9 @@ class Size:
     epochs: int
 
 
-FULL: Final = Size(first=1900, second=900, test=600, zero_shot=120, epochs=4)
+FULL: Final = Size(first=2100, second=850, test=600, zero_shot=120, epochs=4)
 FAST: Final = Size(first=500, second=0, test=200, zero_shot=24, epochs=4)
 TRAIN_LAYERS: Final = 8
-
-CONFIG: Final = """# Written by `stillroom demo`.
-home = "{home}"
-
-[gateway]
-port = {port}
-requests_per_minute = 0
-
-[teacher]
-base_url = "{teacher}"
-model = "demo-teacher"
-price = {{ request = 0.015 }}
-top_logprobs = 20
-
-[student]
-weights = "{weights}"
-context_tokens = 512
-price = {{ request = 0.002 }}
-
-[router]
-agreement_target = 0.95
-confidence = 0.95
-explore_share = 0.1
-
-[distill]
-approval = "auto"
-
-[distill.training]
-train_layers = {train_layers}
-epochs = {epochs}
-learning_rate = 7e-4
-alpha = 0.7
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +58,7 @@ class Script:
     size: Size
     desk: Desk
     data: Path | None
+    labels: int
 
 
 @dataclass
@@ -115,10 +81,10 @@ class Stage:
     """To the test split."""
 
 
-def play(folder: Path, size: Size, data: Path | None, console: Console) -> Path:
+def play(folder: Path, size: Size, data: Path | None, labels: int, console: Console) -> Path:
     """Play the demo below ``folder``; returns the report's path. Raises `CommandFailed`."""
-    desk = load_desk(data) if data else own_desk()
-    return asyncio.run(_play(Script(folder.resolve(), size, desk, data), console))
+    desk = open_desk(data, labels)
+    return asyncio.run(_play(Script(folder.resolve(), size, desk, data, labels), console))
 
 
 async def _play(script: Script, console: Console) -> Path:
@@ -175,8 +141,9 @@ async def _set_up(stack: contextlib.AsyncExitStack, script: Script, weights: Pat
     """Start teacher and services as processes of their own."""
     folder, size, desk, data = script.folder, script.size, script.desk, script.data
     teacher_port, port = free_port(), free_port()
-    arguments = ["-m", "stillroom.demo.teacher", str(teacher_port), str(weights), *([str(data)] if data else [])]
-    await _child(stack, arguments, folder / "teacher.log")
+    wanted = [str(teacher_port), str(weights), str(script.labels), *([str(data)] if data else [])]
+    arguments = ["-m", "stillroom.demo.teacher", *wanted]
+    await start_child(stack, arguments, folder / "teacher.log")
     teacher_url = f"http://127.0.0.1:{teacher_port}/v1"
     config = folder / "stillroom.toml"
     text = CONFIG.format(
@@ -187,9 +154,9 @@ async def _set_up(stack: contextlib.AsyncExitStack, script: Script, weights: Pat
     settings = load_settings(config, {})
     store = open_store(settings.store_url)
     _, secret = keys.create(store, "demo", ("inference", "read", "admin"), "demo")
-    await _child(stack, ["-m", "stillroom.cli", "--config", str(config), "up"], folder / "up.log")
-    await _answers(f"{teacher_url}/models", "the demo teacher", folder / "teacher.log", console)
-    await _answers(f"http://127.0.0.1:{port}/readyz", "the gateway", folder / "up.log", console)
+    await start_child(stack, ["-m", "stillroom.cli", "--config", str(config), "up"], folder / "up.log")
+    await until_it_answers(f"{teacher_url}/models", "the demo teacher", folder / "teacher.log", console)
+    await until_it_answers(f"http://127.0.0.1:{port}/readyz", "the gateway", folder / "up.log", console)
     client = openai.AsyncOpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key=secret, max_retries=0)
     admin = httpx.AsyncClient(
         base_url=f"http://127.0.0.1:{port}/admin/v1", headers={"authorization": f"Bearer {secret}"}, trust_env=False
@@ -198,34 +165,6 @@ async def _set_up(stack: contextlib.AsyncExitStack, script: Script, weights: Pat
     await stack.enter_async_context(admin)
     console.print(f"   gateway http://127.0.0.1:{port}/v1, pages /ops (key in the password field: {secret})")
     return Stage(folder, size, desk, console, settings, store, teacher_url, Sender(client, 8), admin)
-
-
-async def _child(stack: contextlib.AsyncExitStack, arguments: list[str], log: Path) -> None:
-    with log.open("wb") as output:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-I", launch.__file__, str(os.getpid()), sys.executable, *arguments,
-            stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
-            env=os.environ | {"OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1"},
-        )  # fmt: skip
-
-    async def end() -> None:
-        with contextlib.suppress(ProcessLookupError):
-            process.send_signal(signal.SIGTERM)
-        await process.wait()
-
-    stack.push_async_callback(end)
-
-
-async def _answers(url: str, what: str, log: Path, console: Console, timeout_s: float = 300) -> None:
-    began = time.monotonic()
-    async with httpx.AsyncClient(trust_env=False) as client:
-        while time.monotonic() - began < timeout_s:
-            with contextlib.suppress(httpx.HTTPError):
-                if (await client.get(url)).is_success:
-                    console.print(f"   {what} answers after {time.monotonic() - began:.0f} s")
-                    return
-            await asyncio.sleep(0.5)
-    raise CommandFailed(f"{what} did not answer within {timeout_s:.0f} s; its log is {log}")
 
 
 async def _zero_shot(stage: Stage, weights: Path) -> float:
@@ -382,7 +321,7 @@ async def _report(stage: Stage, seconds: float) -> reports.Report:
         swaps=stage.swaps,
         seconds=round(seconds, 1),
         machine={
-            "processor": _processor(),
+            "processor": processor(),
             "cores": len(os.sched_getaffinity(0)),
             "python": platform.python_version(),
         },
@@ -406,11 +345,3 @@ def _notes(stage: Stage) -> list[str]:
         "Zero-shot the student has not seen the labels' names; the clients' prompt does not list them.",
         f"During the swaps {stage.swaps['requests']} requests were sent; {stage.swaps['failed']} failed.",
     ]
-
-
-def _processor() -> str:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor()

@@ -255,13 +255,12 @@ def teacher_app(teacher: _Teacher, latency: bool) -> Litestar:
     return Litestar([chat, models], openapi_config=None, logging_config=None)
 
 
-def serve_teacher(port: int, data: Path | None, tokenizer_folder: Path, latency: bool = True) -> None:
+def serve_teacher(port: int, desk: Desk, tokenizer_folder: Path, latency: bool = True) -> None:
     """Train and serve until ended; prints ``ready`` once it answers."""
 
     def say(line: str) -> None:
         print(line, flush=True)
 
-    desk = desks.load_desk(data) if data else desks.own_desk()
     answers = Answers.of(desk, say)
     teacher = _Teacher(answers, LabelTokens.of(answers.labels, tokenizer_folder), "demo-teacher")
     config = uvicorn.Config(teacher_app(teacher, latency), port=port, log_level="warning", access_log=False)
@@ -270,9 +269,9 @@ def serve_teacher(port: int, data: Path | None, tokenizer_folder: Path, latency:
 
 
 def main() -> None:
-    """``python -m stillroom.demo.teacher PORT TOKENIZER_FOLDER [DATA]``."""
-    port, tokenizer = int(sys.argv[1]), Path(sys.argv[2])
-    serve_teacher(port, Path(sys.argv[3]) if len(sys.argv) > 3 else None, tokenizer)
+    """``python -m stillroom.demo.teacher PORT TOKENIZER_FOLDER LABELS [DATA]``; LABELS 0 keeps all."""
+    port, tokenizer, labels = int(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+    serve_teacher(port, desks.open_desk(Path(sys.argv[4]) if len(sys.argv) > 4 else None, labels), tokenizer)
 
 
 if __name__ == "__main__":

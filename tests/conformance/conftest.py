@@ -1,6 +1,5 @@
-"""The gateway's world and the shared engine, for this folder."""
+"""The gateway's world, for this folder."""
 
-from tests.engine_fixtures import tiny_engine, tiny_model
 from tests.gateway_fixtures import (
     module_world,
     module_world_without_release,
@@ -13,8 +12,6 @@ __all__ = (
     "module_world",
     "module_world_without_release",
     "router",
-    "tiny_engine",
-    "tiny_model",
     "world",
     "world_without_release",
 )
