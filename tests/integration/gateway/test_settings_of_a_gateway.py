@@ -2,18 +2,32 @@
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import httpx
 import msgspec
 import pytest
 
 from gateway.app import GatewayConfig
 from ledger.prices import Tokens, cost_nano
 from ledger.requests import get
+from ledger.store import open_store, sqlite_url
 from router.model import RouterModel
-from tests.gateway_fixtures import EASY, HARD, SURE, TEACHER_PRICE, UNSURE, World, running_world, wait_until
+from tests.gateway_fixtures import (
+    EASY,
+    HARD,
+    SURE,
+    TEACHER_PRICE,
+    UNSURE,
+    World,
+    chat_body,
+    running_world,
+    stream_data,
+    wait_until,
+)
 from tests.scripted_upstream import CACHED_TOKENS, PROMPT_TOKENS, Script
 
 
@@ -155,3 +169,24 @@ def test_a_teacher_without_logprobs_is_not_asked_for_any(tmp_path: Path):
         assert not {"logprobs", "top_logprobs"} & world.teacher.seen[0].body.keys()
         world.chat(logprobs=True, top_logprobs=2)
         assert world.teacher.seen[1].body["top_logprobs"] == 2
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_is_cut_off_when_the_time_to_drain_is_over_is_told_so(tmp_path: Path, stream: bool):
+    with ThreadPoolExecutor(1) as pool:
+        tables = {"gateway": {"drain_seconds": 1.0}, "teacher": {"timeout_seconds": 60.0}}
+        with world_with(tmp_path, None, **tables) as world:
+            world.teacher.script = Script(text="word " * 300, gap=0.1) if stream else Script(delay=30)
+            request = {"json": chat_body(stream=stream), "headers": world.headers()}
+            asked = pool.submit(httpx.post, f"{world.url}/v1/chat/completions", timeout=20, **request)
+            wait_until(lambda: len(world.teacher.seen) == 1)
+        answer = asked.result(20)
+    error = stream_data(answer)[-1]["error"] if stream else answer.json()["error"]
+    assert (error["type"], error["code"]) == ("server_error", "shutting_down")
+    assert answer.status_code == (200 if stream else 503)
+    assert "[DONE]" not in answer.text
+    store = open_store(sqlite_url(tmp_path))
+    found = get(store, answer.headers["x-request-id"])
+    store.close()
+    assert found is not None
+    assert found[0]["status"] == (499 if stream else 503)
