@@ -67,7 +67,7 @@ class DistillSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How the student is trained."""
     min_agreement: float = 0.5
     """The gate's floor for the candidate's own agreement with the teacher on held-out requests."""
-    margin: float = 0.01
+    margin: float = 0.02
     """A candidate may be this much worse than the champion, at the stated confidence, and no more."""
     parity_tolerance: float = 0.02
     """Largest difference of a served log-probability from the trained model's, in nats."""

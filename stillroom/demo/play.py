@@ -259,15 +259,18 @@ async def _distil(stage: Stage) -> None:
             if state not in ("queued", "building", "training", "evaluating"):
                 break
             await asyncio.sleep(0.5)
-    if state != "live":
-        stop.set()
-        raise CommandFailed(f"the job ended as {state}: {shown['job']['error']}")
-    await _swapped(stage, shown["job"]["release_id"])
+    if state == "live":
+        await _swapped(stage, shown["job"]["release_id"])
     stop.set()
     if trickle is not None:
         await trickle
+    live = await asyncio.to_thread(releases.live, stage.store)
+    if live is None or state not in ("live", "rejected"):
+        raise CommandFailed(f"the job ended as {state}: {shown['job']['error']}")
     release = await asyncio.to_thread(releases.get, stage.store, shown["job"]["release_id"])
-    stage.rounds.append({"release": release.id, **release.summary})
+    stage.rounds.append({"release": release.id, "state": release.state, **release.summary})
+    if state == "rejected":
+        stage.console.print(f"   the gate rejected {release.id}; {live.id} stays live")
 
 
 async def _trickle(stage: Stage, stop: asyncio.Event) -> None:
@@ -302,7 +305,7 @@ async def _report(stage: Stage, seconds: float) -> reports.Report:
     rows = [request for request in stage.desk.test[: stage.size.test] if request.in_scope]
     alone = await _student_alone(stage)
     teacher = await ask_teacher(stage.teacher_url, stage.desk.test[: stage.size.test])
-    last = stage.rounds[-1]
+    last = next(played for played in reversed(stage.rounds) if played.get("state") == "live")
     test = stage.desk.test[: stage.size.test]
     return reports.Report(
         phases=stage.phases,
@@ -339,7 +342,9 @@ async def _student_alone(stage: Stage) -> list[Reply]:
 
 
 def _notes(stage: Stage) -> list[str]:
+    rejected = [played for played in stage.rounds if played.get("state") == "rejected"]
     return [
+        *(f"The gate rejected {played['release']}; the release before it stayed live." for played in rejected),
         "The teacher is a stand-in: a classifier with a frontier model's price and latency, not a frontier model.",
         f"The student is all of SmolLM2-135M; its upper {TRAIN_LAYERS} layers were trained.",
         "Zero-shot the student has not seen the labels' names; the clients' prompt does not list them.",
