@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -69,15 +69,22 @@ async def answer_of(url: str, model: str = "student") -> httpx.Response:
         return await client.post(f"{url}/chat/completions", json=body)
 
 
-def engines() -> list[psutil.Process]:
-    """This process's launchers and what they started."""
-    return [member for child in psutil.Process().children() for member in family(child.pid)]
+@pytest.fixture
+def engines() -> Callable[[], list[psutil.Process]]:
+    """The launchers started since the test began, and their processes; not the shared engine of the run."""
+    others = {child.pid for child in psutil.Process().children()}
+
+    def started() -> list[psutil.Process]:
+        own = [child.pid for child in psutil.Process().children() if child.pid not in others]
+        return [member for pid in own for member in family(pid)]
+
+    return started
 
 
 @pytest.mark.engine
 @pytest.mark.timeout(3 * READY_SECONDS)
 async def test_the_fleet_serves_what_the_ledger_wants_restarts_it_when_it_dies_and_drains_what_is_retired(
-    store: Store, add, tmp_path: Path
+    store: Store, add, engines: Callable[[], list[psutil.Process]], tmp_path: Path
 ):
     changes: list[tuple[str, str]] = []
     fleet = Fleet(store, StudentSettings(context_tokens=512, device="cpu"), tmp_path / "logs")
@@ -119,7 +126,7 @@ async def test_the_fleet_serves_what_the_ledger_wants_restarts_it_when_it_dies_a
 
 
 async def test_a_fleet_that_is_stopped_while_a_student_loads_leaves_no_process_and_no_row(
-    store: Store, add, tmp_path: Path
+    store: Store, add, engines: Callable[[], list[psutil.Process]], tmp_path: Path
 ):
     fleet = Fleet(store, StudentSettings(context_tokens=512, device="cpu"), tmp_path / "logs")
     stop = asyncio.Event()
