@@ -99,11 +99,17 @@ def test_neighbouring_floats_are_still_told_apart():
     assert low < chosen.confident <= high
 
 
-@pytest.mark.parametrize("n", [0, 1, 20, 90])
+@pytest.mark.parametrize("n", [0, 1, 20, 71])
 def test_too_few_rows_for_the_bound_send_everything_to_the_teacher(n: int):
-    # 90 agreements in a row leave an upper bound above 5% at level 0.05 / 6.
+    # 71 agreements in a row leave an upper bound above 5% at level 0.05 / len(HARD_GRID); see the next test
     thresholds = choose_thresholds(np.ones(n), np.ones(n), np.ones(n, dtype=bool), 0.95, 0.05, PRICES)
     assert (thresholds.feasible, thresholds.student_share, thresholds.n) == (False, 0.0, n)
+
+
+def test_just_enough_agreements_in_a_row_meet_the_bound():
+    """1 - level^(1/n) <= 5% first holds at n = 72 (Clopper and Pearson with no disagreement)."""
+    thresholds = choose_thresholds(np.ones(72), np.ones(72), np.ones(72, dtype=bool), 0.95, 0.05, PRICES)
+    assert (thresholds.feasible, thresholds.student_share) == (True, 1.0)
 
 
 def test_a_student_dearer_than_what_it_saves_is_not_used():
