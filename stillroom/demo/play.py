@@ -46,7 +46,7 @@ class Size:
 
 
 FULL: Final = Size(first=2100, second=850, test=600, zero_shot=120, epochs=4)
-FAST: Final = Size(first=500, second=0, test=200, zero_shot=24, epochs=4)
+FAST: Final = Size(first=650, second=0, test=200, zero_shot=24, epochs=4)
 TRAIN_LAYERS: Final = 8
 
 
