@@ -53,7 +53,7 @@ min_examples = 20
 min_agreement = 0.0
 
 [distill.training]
-epochs = 8
+epochs = 12
 batch_size = 16
 learning_rate = 0.005
 """
@@ -89,7 +89,8 @@ class Client:
     async def ask(self) -> Seen | None:
         """Ask the next request; a failure is kept in ``failed``."""
         number = next(self._number)
-        text = f"{list(ANSWERS)[number % len(ANSWERS)]} {number}"
+        # the numbers come round again: what is promised of later traffic is promised of traffic like the first
+        text = f"{list(ANSWERS)[number % len(ANSWERS)]} {number % 200}"
         try:
             raw = await self.openai.chat.completions.with_raw_response.create(
                 model="auto", messages=[{"role": "user", "content": text}], temperature=0, max_tokens=8
