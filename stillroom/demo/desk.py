@@ -5,7 +5,7 @@ import hashlib
 import json
 import random
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -164,10 +164,3 @@ def _checked(desk: Desk, path: Path) -> Desk:
     if len(desk.labels()) < MIN_LABELS or not desk.validation or not desk.test:
         raise DeskError(f"{path} is too small: it needs some requests of at least {MIN_LABELS} labels")
     return desk
-
-
-def stratified(rows: Sequence[Request], n: int, seed: int) -> list[Request]:
-    """``n`` of the rows at random, or all of them when there are fewer."""
-    chosen = list(rows)
-    random.Random(seed).shuffle(chosen)  # noqa: S311
-    return chosen[:n]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.preprocessing import normalize
 
-from stillroom.demo.desk import OUT_OF_SCOPE, Desk, DeskError, Request, load_desk, own_desk, stratified
+from stillroom.demo.desk import OUT_OF_SCOPE, Desk, DeskError, Request, load_desk, own_desk
 
 CLINC = Path(__file__).parents[4] / "shared" / "data" / "clinc150" / "data_full.json"
 WORDS = st.text(st.characters(categories=("Ll", "Nd")), min_size=1, max_size=8)
@@ -134,14 +134,6 @@ def test_clinc150_is_read_as_published():
     assert [len(part) for part in parts_of(desk)] == [15_100, 3_100, 5_500]
     assert len(desk.labels()) == 151
     assert sum(not request.in_scope for request in desk.test) == 1_000
-
-
-def test_stratified_takes_as_many_as_asked_and_never_the_same_twice():
-    rows = [Request(str(n), "a", str(n)) for n in range(50)]
-    chosen = stratified(rows, 20, seed=1)
-    assert len(set(chosen)) == 20
-    assert chosen == stratified(rows, 20, seed=1)
-    assert sorted(stratified(rows, 80, seed=1), key=lambda r: int(r.text)) == rows
 
 
 @pytest.fixture(scope="module")
