@@ -57,7 +57,7 @@ class Coefficients:
 
 @dataclass(frozen=True, slots=True)
 class TrainingSummary:
-    """How it was trained. Calibration errors are out of fold; `regularisation` is 0 for a constant router."""
+    """How it was trained. Calibration errors are out of fold; `regularisation` is 0 where nothing was fitted."""
 
     rows: int
     agreed: int

@@ -24,7 +24,7 @@ from router.signals import SIGNALS, TokenLogprob, confidence_signals
 __all__ = ("LabelledRequest", "train_router")
 
 FOLDS = 5
-MIN_PER_CLASS = 10  # below it nothing is learned from the rows but the base rate
+MIN_PER_CLASS = 10  # below it nothing is fitted to the rows but the base rate
 REGULARISATIONS = (0.01, 0.1, 1.0)
 CONFIDENCE_REGULARISATION = 1.0
 
@@ -67,12 +67,12 @@ def train_router(
     Platt scaling and confidence model are all fitted again without each fold. The served models are
     refitted on all rows, so that the guarantee is the cross-fitted one's, carried over. Rows without
     logprobs are left out if any row has some, since such answers are always escalated. With fewer than 10
-    rows of either label, the router is the base rate, and still subject to the bound. Raises ValueError for
-    a target or delta outside (0, 1).
+    rows of either label nothing but the base rate is fitted: answers are ranked by the student's least
+    likely token, and are still subject to the bound. Raises ValueError for a target or delta outside (0, 1).
     """
     table = _table([row for row in rows if row.tokens] or rows)
     if _minority(table.agreed) < MIN_PER_CLASS:
-        chosen, fit = 0.0, _constant(table)
+        chosen, fit = 0.0, _unfitted(table)
         scores = fit.scores(table.matrix)
         confidences = fit.confidences(scores, table.signals)
     else:
@@ -105,11 +105,18 @@ def _minority(agreed: NDArray[np.bool_]) -> int:
     return int(min(agreed.sum(), (~agreed).sum()))
 
 
-def _constant(table: _Table) -> Coefficients:
+def _unfitted(table: _Table) -> Coefficients:
+    """The base rate for every request, and for an answer its least likely token's logprob above the rows' mean.
+
+    No label enters but through the base rate, which moves all alike, so these scores need no cross-fitting.
+    """
     rate = (int(table.agreed.sum()) + 1) / (table.agreed.size + 2)
-    evidence = np.zeros(len(SIGNALS) + 1)
     bias = float(logit(rate))
-    return Coefficients(np.zeros(FEATURES, dtype=np.float32), bias, evidence, bias, table.needs_logprobs)
+    evidence = np.zeros(len(SIGNALS) + 1)
+    least = SIGNALS.index("min_logprob")
+    evidence[least] = 1.0
+    mean = float(table.signals[:, least].mean()) if table.agreed.size else 0.0
+    return Coefficients(np.zeros(FEATURES, dtype=np.float32), bias, evidence, bias - mean, table.needs_logprobs)
 
 
 def _cross_fitted(table: _Table, seed: int) -> tuple[Floats, Floats]:

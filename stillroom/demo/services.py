@@ -37,7 +37,7 @@ context_tokens = 512
 price = {{ request = 0.002 }}
 
 [router]
-agreement_target = 0.95
+agreement_target = 0.92
 confidence = 0.95
 explore_share = 0.1
 

@@ -12,6 +12,7 @@ from router.evaluate import calibration_error
 from router.features import RequestView
 from router.model import RouterModel
 from router.policy import Capabilities, decide, escalate
+from router.signals import TokenLogprob
 from router.train import LabelledRequest, train_router
 from tests.unit.router.worlds import traffic
 
@@ -108,6 +109,17 @@ def test_a_handful_of_disagreements_is_too_few_to_learn_from_but_counts():
     assert model.training.regularisation == 0.0
     assert model.thresholds.feasible
     assert model.thresholds.agreement_lower_bound < 1 - 5 / 400
+
+
+def test_a_handful_of_disagreements_is_escalated_where_the_student_itself_was_unsure():
+    sure, unsure = (tuple(TokenLogprob(p, (p,)) for _ in range(3)) for p in (-0.01, -1.5))
+    rows = [replace(row, agreed=i >= 3, tokens=unsure if i < 6 else sure) for i, row in enumerate(traffic(7, 150))]
+    model = train_router(rows, 0.95, 0.05, PRICES)
+    assert model.thresholds.feasible
+    assert model.thresholds.student_share == pytest.approx(144 / 150)
+    score = model.score(rows[0].view)
+    assert escalate(model, score, unsure)[0]
+    assert not escalate(model, score, sure)[0]
 
 
 def test_a_student_without_logprobs_is_routed_by_the_score_alone():
