@@ -1,6 +1,7 @@
 """Whether a candidate may go live: every rule with its number and its bound, and a verdict that can say no."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import msgspec
 
@@ -9,7 +10,7 @@ from distill.settings import DistillSettings
 from router.calibration import Thresholds
 from serving.parity import ParityReport
 
-__all__ = ("Check", "Verdict", "judge")
+__all__ = ("Check", "Measured", "Verdict", "judge")
 
 
 class Check(msgspec.Struct, frozen=True):
@@ -37,15 +38,17 @@ class Verdict(msgspec.Struct, frozen=True):
         return "; ".join(check.text for check in self.checks if not check.passed)
 
 
-def judge(
-    settings: DistillSettings,
-    candidate: Sequence[Replayed],
-    champion: Sequence[Replayed] | None,
-    parity: ParityReport,
-    thresholds: Thresholds,
-) -> Verdict:
-    """Apply the gate. ``champion`` holds the champion's answers to the same requests, None where none is live."""
-    agreed = [row.agreed for row in candidate]
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A student's answers to the held-out requests, and the thresholds that a router trained on them promises."""
+
+    rows: Sequence[Replayed]
+    thresholds: Thresholds
+
+
+def judge(settings: DistillSettings, candidate: Measured, champion: Measured | None, parity: ParityReport) -> Verdict:
+    """Apply the gate. ``champion`` was measured on the same requests; None where none is live."""
+    agreed, thresholds = [row.agreed for row in candidate.rows], candidate.thresholds
     share, low, _ = agreement_interval(agreed)
     checks = [
         Check(
@@ -73,18 +76,31 @@ def judge(
         ),
     ]
     if champion is not None:
-        mean, lower = paired_difference(agreed, [row.agreed for row in champion])
-        checks.append(
-            Check(
-                "not_worse_than_champion",
-                lower >= -settings.margin,
-                lower,
-                -settings.margin,
-                f"agreement against the champion on the same requests: {mean:+.1%}, at least {lower:+.1%} with 95% "
-                f"confidence (allowed {-settings.margin:+.1%})",
-            )
-        )
+        checks += _against(settings, candidate, champion)
     return Verdict(checks)
+
+
+def _against(settings: DistillSettings, candidate: Measured, champion: Measured) -> list[Check]:
+    mean, lower = paired_difference([row.agreed for row in candidate.rows], [row.agreed for row in champion.rows])
+    share, least = candidate.thresholds.student_share, champion.thresholds.student_share - settings.margin
+    return [
+        Check(
+            "not_worse_than_champion",
+            lower >= -settings.margin,
+            lower,
+            -settings.margin,
+            f"agreement against the champion on the same requests: {mean:+.1%}, at least {lower:+.1%} with 95% "
+            f"confidence (allowed {-settings.margin:+.1%})",
+        ),
+        Check(
+            "takes_no_less_traffic",
+            share >= least,
+            share,
+            least,
+            f"the student answers {share:.1%} of the requests on which the champion, its router trained on them too, "
+            f"answers {champion.thresholds.student_share:.1%} (allowed {least:.1%})",
+        ),
+    ]
 
 
 def _guarantee(thresholds: Thresholds) -> str:

@@ -7,7 +7,7 @@ with the next worker that claims it.
 import asyncio
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -28,6 +28,7 @@ from ledger.releases import Release
 from ledger.requests import usage_by
 from ledger.store import Store, now_ms
 from router.calibration import Prices
+from router.model import RouterModel
 from router.settings import RouterSettings
 from router.train import train_router
 from serving.parity import ParityReport, compare, probe_logprobs, trained_logprobs
@@ -179,17 +180,13 @@ async def _evaluate(
     url = await _ready_url(context, candidate)
     parity = await _parity(context, candidate, url, held_out)
     rows = await _replay(context, "candidate", url, held_out)
-    champion_rows = None
+    router = await _train_router(context, rows)
+    champion_rows, measured = None, None
     if champion is not None:
         champion_rows = await _replay(context, "champion", await _ready_url(context, champion), held_out)
-    router = await asyncio.to_thread(
-        train_router,
-        labelled(rows, context.router.hold_tokens),
-        context.router.agreement_target,
-        1 - context.router.confidence,
-        _prices(context),
-    )
-    verdict = gate.judge(context.distill, rows, champion_rows, parity, router.thresholds)
+        # not the router it is served with: that one was chosen on other requests, which would compare luck
+        measured = gate.Measured(champion_rows, (await _train_router(context, champion_rows)).thresholds)
+    verdict = gate.judge(context.distill, gate.Measured(rows, router.thresholds), measured, parity)
     training = msgspec.json.decode((context.folder(job) / "result.json").read_bytes())
     evaluation = release.Evaluation(verdict, rows, champion_rows, training, manifest)
     lineage = {
@@ -203,6 +200,16 @@ async def _evaluate(
     for check in verdict.checks:
         context.on_progress("check", msgspec.to_builtins(check))
     return verdict
+
+
+async def _train_router(context: JobContext, rows: Sequence[Replayed]) -> RouterModel:
+    return await asyncio.to_thread(
+        train_router,
+        labelled(rows, context.router.hold_tokens),
+        context.router.agreement_target,
+        1 - context.router.confidence,
+        _prices(context),
+    )
 
 
 async def _replay(context: JobContext, name: str, url: str, held_out: list[HeldOut]) -> list[Replayed]:

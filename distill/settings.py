@@ -68,6 +68,6 @@ class DistillSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     min_agreement: float = 0.5
     """The gate's floor for the candidate's own agreement with the teacher on held-out requests."""
     margin: float = 0.02
-    """A candidate may be this much worse than the champion, at the stated confidence, and no more."""
+    """A candidate may agree, or take of the traffic, this much less than the champion and no more."""
     parity_tolerance: float = 0.02
     """Largest difference of a served log-probability from the trained model's, in nats."""

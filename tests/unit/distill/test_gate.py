@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from distill.dataset import HeldOut
 from distill.evaluate import Replayed
-from distill.gate import judge
+from distill.gate import Measured, judge
 from distill.settings import DistillSettings
 from router.calibration import Thresholds
 from serving.parity import ParityReport
@@ -42,8 +42,16 @@ def verdict_of(**changes: Any):
         "champion": rows(150, 200),
         "parity": PARITY,
         "thresholds": THRESHOLDS,
+        "champion_share": THRESHOLDS.student_share,
     }
-    return judge(**(values | changes))
+    wanted = values | changes
+    champion = replace(THRESHOLDS, student_share=wanted["champion_share"])
+    return judge(
+        wanted["settings"],
+        Measured(wanted["candidate"], wanted["thresholds"]),
+        None if wanted["champion"] is None else Measured(wanted["champion"], champion),
+        wanted["parity"],
+    )
 
 
 @pytest.mark.parametrize(
@@ -53,6 +61,8 @@ def verdict_of(**changes: Any):
         pytest.param({"champion": None}, [], id="no champion"),
         pytest.param({"champion": rows(160, 200)}, [], id="as good as the champion"),
         pytest.param({"champion": rows(163, 200)}, ["not_worse_than_champion"], id="worse by more than the margin"),
+        pytest.param({"champion_share": 0.61}, [], id="takes less traffic within the margin"),
+        pytest.param({"champion_share": 0.63}, ["takes_no_less_traffic"], id="takes less traffic"),
         pytest.param({"parity": replace(PARITY, within=False)}, ["parity"], id="served other than trained"),
         pytest.param({"parity": replace(PARITY, max_abs_diff=float("nan"), within=False)}, ["parity"], id="NaN"),
         pytest.param({"thresholds": replace(THRESHOLDS, feasible=False)}, ["guarantee"], id="no thresholds"),
@@ -77,11 +87,12 @@ def test_each_rule_rejects_alone_and_says_why(changes: dict[str, Any], failed: l
 
 
 def test_a_verdict_gives_its_numbers_in_words():
-    parity, floor, guarantee, champion = verdict_of().checks
+    parity, floor, guarantee, champion, traffic = verdict_of().checks
     assert "at most 0.0010 nats (allowed 0.02)" in parity.text
     assert "80.0% of 200 held-out requests, at least 73.8% with 95% confidence (floor 50%)" in floor.text
     assert "answers 60.0% of held-out requests, agreement is at least 96.0% with 95% confidence" in guarantee.text
     assert "+5.0%, at least +2.5% with 95% confidence (allowed -2.0%)" in champion.text
+    assert traffic.text.endswith("answers 60.0% (allowed 58.0%)")
     refused = verdict_of(thresholds=replace(THRESHOLDS, feasible=False)).checks[2]
     assert refused.text == "no thresholds keep agreement at 95% with 95% confidence on 200 held-out requests"
 
