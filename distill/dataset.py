@@ -19,6 +19,7 @@ import msgspec
 from distill.collate import Example
 from distill.settings import DistillSettings
 from distill.targets import align, aligned_share, byte_vocabulary, from_openai, token_bytes
+from ledger.feedback import NEGATIVE
 from ledger.requests import stream_trainable
 from ledger.store import Store, now_ms
 from router.features import RequestView
@@ -51,7 +52,7 @@ class DatasetError(Exception):
 
 
 class Row(msgspec.Struct):
-    """One teacher answer that may be trained on."""
+    """One answer that may be trained on: the teacher's, or a caller's correction."""
 
     id: str
     key_id: str
@@ -61,6 +62,11 @@ class Row(msgspec.Struct):
     parameters: dict[str, Any]
     answer: str
     logprobs: list[Any] | None = None
+    score: float | None = None
+    """Of the newest feedback."""
+    corrected: bool = False
+    answered: bool = True
+    """False where only its correction brings it here: the student answered, or the teacher did not in full."""
 
 
 class HeldOut(msgspec.Struct):
@@ -83,6 +89,8 @@ class Manifest(msgspec.Struct):
     """Share of the training answers' tokens with a soft target."""
     keys: dict[str, int]
     content_hash: str
+    corrected: int = 0
+    """Rows, in both files, whose answer is a correction by feedback."""
 
 
 @dataclass
@@ -105,23 +113,27 @@ class _Selection:
             return
         destination = self.held_out if held_out else self.train
         identity = _identity(row.messages)
-        if destination.pop(identity, None) is not None:
+        known = destination.pop(identity, None)
+        if known is not None:
             self.dropped["duplicate"] += 1
-        destination[identity] = row
+        # what a person put right stays so, whatever the teacher answers later
+        destination[identity] = known if known is not None and known.corrected > row.corrected else row
 
     def _refused(self, row: Row) -> str | None:
         answer = row.answer.strip().lower().replace("\u2019", "'")
         if not answer:
             return "empty_answer"
-        if answer.startswith(REFUSALS):
+        if not row.corrected and row.score is not None and row.score < NEGATIVE:
+            return "negative_feedback"
+        if not row.corrected and answer.startswith(REFUSALS):
             return "refusal"
         view = RequestView.from_body(row.parameters | {"messages": row.messages})
-        if view.has_tools or view.has_images or view.n != 1:
+        if view.has_tools or view.has_images or view.unserved or view.n != 1:
             return "not_plain_text"
         return None if self.renders(row.messages) else "template"
 
     def _not_sampled(self, row: Row) -> str | None:
-        if row.reason in NOT_SAMPLED:
+        if row.reason in NOT_SAMPLED or not row.answered:
             return "not_sampled"
         # by the row's own id: a request that comes back has a new chance each time, as with exploration
         thinned = row.reason in THINNED and _unit(f"thin:{row.id}") >= self.explore_rate
@@ -187,6 +199,7 @@ def build_dataset(
         aligned_share=share,
         keys=dict(Counter(row.key_id for row in rows)),
         content_hash=_hash_files(folder / "train.parquet", folder / "held_out.jsonl"),
+        corrected=sum(row.corrected for row in (*rows, *selection.held_out.values())),
     )
     write_whole(folder / "manifest.json", msgspec.json.format(msgspec.json.encode(manifest)))
     return manifest
@@ -216,6 +229,9 @@ def _ledger_rows(store: Store) -> Iterator[Row]:
             content.parameters,
             content.answer,
             content.teacher_logprobs,
+            values["feedback_score"],
+            values["corrected"],
+            values["answered"],
         )
 
 

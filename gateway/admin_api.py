@@ -1,4 +1,4 @@
-"""The handlers of ``/admin/v1``: keys, jobs, releases, and one request with the reason for its route."""
+"""The handlers of ``/admin/v1``: jobs, releases, one request with the reason for its route; and those of keys."""
 
 import asyncio
 from typing import Any
@@ -6,19 +6,13 @@ from typing import Any
 import msgspec
 from litestar import Request, Response, get, post
 
+from gateway import keys_api
 from gateway.auth import opt
 from gateway.errors import BadRequest, NotFound
-from ledger import jobs, keys, releases, requests
+from ledger import feedback, jobs, releases, requests
 from ledger.store import Store
 
 __all__ = ("handlers",)
-
-
-class NewKey(msgspec.Struct, forbid_unknown_fields=True):
-    """Body of ``POST /admin/v1/keys``."""
-
-    name: str
-    scopes: tuple[str, ...] = ("inference",)
 
 
 class NewJob(msgspec.Struct, forbid_unknown_fields=True):
@@ -44,8 +38,8 @@ async def _change(change: Any, *args: Any) -> Any:
     """Run a change of the ledger in a thread; what it refuses is the caller's mistake."""
     try:
         return await asyncio.to_thread(change, *args)
-    except (jobs.JobError, releases.ReleaseError, keys.KeyNameError, keys.ScopeError) as error:
-        kind = NotFound if "there is no" in str(error) or "no active" in str(error) else BadRequest
+    except (jobs.JobError, releases.ReleaseError) as error:
+        kind = NotFound if "there is no" in str(error) else BadRequest
         raise kind(str(error)) from error
 
 
@@ -54,26 +48,6 @@ async def _body(request: Request[Any, Any, Any], shape: type[msgspec.Struct]) ->
         return msgspec.json.decode(await request.body() or b"{}", type=shape)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadRequest(f"We could not read the JSON body of your request: {error}") from error
-
-
-@get("/admin/v1/keys", opt=opt("admin"))
-async def list_keys(request: Request[Any, Any, Any]) -> Response[bytes]:
-    """All keys, without their secrets."""
-    return _json({"data": await asyncio.to_thread(keys.list_keys, _store(request))})
-
-
-@post("/admin/v1/keys", opt=opt("admin"))
-async def create_key(request: Request[Any, Any, Any]) -> Response[bytes]:
-    """Make a key; its secret is in this answer and nowhere else."""
-    wanted: NewKey = await _body(request, NewKey)
-    key, secret = await _change(keys.create, _store(request), wanted.name, wanted.scopes, _actor(request))
-    return _json({"key": key, "secret": secret}, 201)
-
-
-@post("/admin/v1/keys/{key_id:str}/revoke", opt=opt("admin"))
-async def revoke_key(request: Request[Any, Any, Any], key_id: str) -> Response[bytes]:
-    """Revoke a key; gateways stop taking it within a second."""
-    return _json(await _change(keys.revoke, _store(request), key_id, _actor(request)))
 
 
 @get("/admin/v1/jobs", opt=opt("read"))
@@ -127,15 +101,16 @@ async def rollback_release(request: Request[Any, Any, Any]) -> Response[bytes]:
 
 @get("/admin/v1/requests/{request_id:str}", opt=opt("admin"))
 async def show_request(request: Request[Any, Any, Any], request_id: str) -> Response[bytes]:
-    """One request: its row, and its content where that was kept."""
+    """One request: its row, its content where that was kept, and its feedback, newest first."""
     found = await asyncio.to_thread(requests.get, _store(request), request_id)
     if found is None:
         raise NotFound(f"there is no request {request_id!r} in the store (yet)")
     row, content = found
-    return _json({"request": row, "content": content})
+    said = await asyncio.to_thread(feedback.of_request, _store(request), request_id)
+    return _json({"request": row, "content": content, "feedback": said})
 
 
 handlers = [
-    list_keys, create_key, revoke_key, list_jobs, create_job, show_job, cancel_job,
+    *keys_api.handlers, list_jobs, create_job, show_job, cancel_job,
     list_releases, promote_release, rollback_release, show_request,
 ]  # fmt: skip

@@ -2,7 +2,7 @@
 must not see because the gateway alone asked for it. Odd shapes are passed over; nothing here raises.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
@@ -53,18 +53,17 @@ class Answer:
         return self.usage or Tokens(completion=len(self.logprobs))
 
     def read(self, body: dict[str, Any]) -> None:
-        """Read a ``chat.completion`` or one ``chat.completion.chunk``."""
+        """Read a ``chat.completion``, one ``chat.completion.chunk``, or a ``text_completion``, whole or a chunk."""
         usage = _mapping(body.get("usage"))
         if usage:
             self.usage = _tokens(usage)
         for choice in _objects(body.get("choices")):
             if choice.get("index", 0) != 0:
                 continue
-            content = _mapping(choice.get("delta") or choice.get("message")).get("content")
-            if isinstance(content, str):
-                self.text += content
-            logprobs = _mapping(choice.get("logprobs"))
-            self.logprobs.extend(filter(_is_token, _objects(logprobs.get("content"))))
+            said, tokens = _said(choice)
+            if isinstance(said, str):
+                self.text += said
+            self.logprobs.extend(filter(_is_token, tokens))
             reason = choice.get("finish_reason")
             if isinstance(reason, str) and reason:
                 self.finish_reason = reason[:MAX_REASON]
@@ -79,15 +78,51 @@ class Answer:
             logprobs = choice.get("logprobs")
             if logprobs is None:
                 continue
-            if not asked.logprobs:
-                choice["logprobs"] = None
+            shown = _as_asked(logprobs, asked.top_logprobs) if asked.logprobs else None
+            if shown != logprobs:
+                choice["logprobs"] = shown
                 changed = True
-                continue
-            for part, tokens in _mapping(logprobs).items():
-                if isinstance(tokens, list):
-                    logprobs[part] = [_cut(token, asked.top_logprobs) for token in cast("list[Any]", tokens)]
-                    changed = changed or logprobs[part] != tokens
         return changed
+
+
+def _said(choice: dict[str, Any]) -> tuple[Any, Iterable[dict[str, Any]]]:
+    """Text and tokens of a chat's choice, or of a completion's, which has the text itself."""
+    logprobs, spoken = _mapping(choice.get("logprobs")), choice.get("delta") or choice.get("message")
+    if spoken is None and "text" in choice:
+        return choice["text"], _completion_tokens(logprobs)
+    return _mapping(spoken).get("content"), _objects(logprobs.get("content"))
+
+
+def _completion_tokens(logprobs: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A completion's log-probabilities, lists side by side, as a chat has them: one object per token."""
+    tops = _list(logprobs.get("top_logprobs"))
+    pairs = zip(_list(logprobs.get("tokens")), _list(logprobs.get("token_logprobs")), strict=False)
+    for i, (token, logprob) in enumerate(pairs):
+        listed = _mapping(tops[i]) if i < len(tops) else {}
+        top = [{"token": other, "logprob": value} for other, value in listed.items()]
+        yield {"token": token, "logprob": logprob, "top_logprobs": top}
+
+
+def _as_asked(logprobs: Any, top: int) -> Any:
+    """As the upstream would have sent it, had it been asked for the client's own number of alternatives."""
+    parts = _mapping(logprobs)
+    if isinstance(parts.get("top_logprobs"), list):
+        listed = _list(parts["top_logprobs"])
+        chosen = _list(parts.get("tokens")) + [None] * len(listed)
+        return parts | {"top_logprobs": [_best(each, chosen[i], top) for i, each in enumerate(listed)]}
+    lists = {part: _list(tokens) for part, tokens in parts.items() if isinstance(tokens, list)}
+    cut = {part: [_cut(token, top) for token in tokens] for part, tokens in lists.items()}
+    return parts | cut if cut else logprobs
+
+
+def _best(listed: Any, chosen: Any, top: int) -> Any:
+    """A completion's alternatives of one token: the ``top`` likeliest, and always the one that was chosen."""
+    alternatives = _mapping(listed)
+    if len(alternatives) <= top:
+        return listed
+    numbers = [token for token, value in alternatives.items() if _is_number(value)]
+    kept = sorted(numbers, key=alternatives.__getitem__, reverse=True)[:top]
+    return {token: value for token, value in alternatives.items() if token in kept or token == chosen}
 
 
 def _cut(token: Any, top: int) -> Any:
@@ -130,7 +165,11 @@ def _mapping(value: Any) -> dict[str, Any]:
     return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
 
 
+def _list(value: Any) -> list[Any]:
+    return cast("list[Any]", value) if isinstance(value, list) else []
+
+
 def _objects(value: Any) -> Iterator[dict[str, Any]]:
-    for item in cast("list[Any]", value) if isinstance(value, list) else ():
+    for item in _list(value):
         if isinstance(item, dict):
             yield cast("dict[str, Any]", item)

@@ -2,49 +2,38 @@
 
 import asyncio
 import contextlib
-import os
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any, Final
 
-import httpx
 from litestar import Litestar, Request, Response, get
 from litestar.datastructures import State
 
 from gateway import admin_api, openai_api
+from gateway.admission import Admission
 from gateway.auth import PUBLIC, authorise, opt
-from gateway.call import Pricing
+from gateway.budgets import Budgets
+from gateway.completions_api import completions
+from gateway.embeddings_api import embeddings
 from gateway.errors import Unavailable, exception_handlers
-from gateway.explore import Explorer
-from gateway.limits import RequestLimit
+from gateway.feedback_api import create_feedback
+from gateway.idempotency import Idempotency
 from gateway.live import Live
 from gateway.metrics import Metrics
+from gateway.openapi import openapi_document
+from gateway.parts import GatewayConfig, Lasting, serving_state
 from gateway.recorder import Recorder
-from gateway.relay import Relay
-from gateway.settings import AuthSettings, GatewaySettings, TeacherSettings
-from gateway.upstream import Upstream, open_client
+from gateway.responses.api import handlers as response_handlers
+from gateway.responses.keep import ResponseKeeper
+from gateway.upstream import open_client
 from ledger.ingest import Ingester
+from ledger.spending import SpendReader
 from ledger.spool import SpoolWriter
 from ledger.store import Store
-from router.policy import Capabilities
-from router.settings import RouterSettings
-from serving.settings import StudentSettings
 
-__all__ = ("GatewayConfig", "build_app")
+__all__ = ("GatewayConfig", "build_app", "reconfigure")
 
-
-@dataclass(frozen=True, slots=True)
-class GatewayConfig:
-    """The settings that the gateway reads, and where the spool lies."""
-
-    gateway: GatewaySettings
-    auth: AuthSettings
-    teacher: TeacherSettings
-    student: StudentSettings
-    router: RouterSettings
-    aliases: Mapping[str, str]
-    spool: Path
+TEXT_FORMAT: Final = "text/plain; version=0.0.4"
+"""Litestar adds the charset."""
 
 
 @get("/healthz", opt=opt(PUBLIC))
@@ -70,47 +59,53 @@ async def metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
     state = request.app.state
     release = state.live.snapshot.release
     state.metrics.release.info({"id": release.id if release else "none"})
-    return Response(state.metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
+    return Response(state.metrics.render(), media_type=TEXT_FORMAT)
 
 
 def build_app(config: GatewayConfig, store: Store, more_handlers: Sequence[Any] = ()) -> Litestar:
     """The application. ``more_handlers`` are the pages of other rooms; they too must declare a scope."""
     metrics_ = Metrics()
     spool = SpoolWriter(config.spool)
-    recorder = Recorder(spool, Ingester(config.spool, store), metrics_)
-    live = Live(store, config.student.base_url)
-    client = open_client()
-    relay = _relay(config, client, live, recorder, metrics_)
+    budgets = Budgets(SpendReader(store))
+    admission = Admission(config.gateway, budgets)
+    metrics_.in_flight.set_function(lambda: admission.in_flight)
+    recorder = Recorder(spool, Ingester(config.spool, store), metrics_, admission.settle)
+    live = Live(store, config.student.base_url, budgets)
+    lasting = Lasting(open_client(), live, recorder, metrics_, admission)
     state = State(
         {
             "store": store,
             "live": live,
-            "relay": relay,
+            "lasting": lasting,
+            "explorers": [],
             "metrics": metrics_,
-            "request_limit": RequestLimit(config.gateway.requests_per_minute),
-            "aliases": dict(config.aliases),
-            "log_content": config.gateway.log_content,
-            "auth_required": config.auth.required,
+            "admission": admission,
+            "idempotency": Idempotency(),
+            "responses": (responses := ResponseKeeper(store, metrics_)),
             "draining": False,
+            **serving_state(lasting, config),
         }
     )
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: Litestar) -> AsyncGenerator[None, None]:
         await live.refresh()
-        tasks = [asyncio.create_task(live.run()), asyncio.create_task(recorder.run())]
+        tasks = [asyncio.create_task(part.run()) for part in (live, recorder, responses)]
         try:
             yield
         finally:
             state.draining = True
-            await relay.explorer.finish()
+            for explorer in (*state.explorers, state.relay.explorer):
+                await explorer.finish()
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            await responses.finish()
             await recorder.finish()
-            await client.aclose()
+            await lasting.client.aclose()
 
-    v1 = [openai_api.chat_completions, openai_api.models, openai_api.model]
+    v1 = [openai_api.chat_completions, openai_api.models, openai_api.model, create_feedback, openapi_document]
+    v1 += [completions, embeddings, *response_handlers]
     return Litestar(
         [healthz, readyz, metrics, *v1, *admin_api.handlers, *more_handlers],
         guards=[authorise],
@@ -123,39 +118,11 @@ def build_app(config: GatewayConfig, store: Store, more_handlers: Sequence[Any] 
     )
 
 
-def _relay(
-    config: GatewayConfig, client: httpx.AsyncClient, live: Live, recorder: Recorder, metrics_: Metrics
-) -> Relay:
-    teacher_settings, student_settings = config.teacher, config.student
-    teacher = Upstream(
-        "teacher",
-        teacher_settings.base_url.rstrip("/"),
-        teacher_settings.model,
-        os.environ.get(teacher_settings.api_key_env),
-        httpx.Timeout(teacher_settings.timeout_seconds, connect=teacher_settings.connect_timeout_seconds),
-    )
-    student = Upstream(
-        "student",
-        "",
-        student_settings.model,
-        None,
-        httpx.Timeout(student_settings.timeout_seconds, connect=student_settings.connect_timeout_seconds),
-    )
-    pricing = Pricing(student_settings.price, teacher_settings.price)
-    explorer = Explorer(
-        client, teacher, pricing, recorder, config.router.explore_share, teacher_settings.top_logprobs
-    )
-    return Relay(
-        client=client,
-        live=live,
-        teacher=teacher,
-        student=student,
-        capabilities=Capabilities(student_settings.context_tokens, student_settings.tools, student_settings.images),
-        pricing=pricing,
-        hold_tokens=config.router.hold_tokens,
-        router_enabled=config.router.enabled,
-        harvest_top_logprobs=teacher_settings.top_logprobs,
-        recorder=recorder,
-        metrics=metrics_,
-        explorer=explorer,
-    )
+def reconfigure(app: Litestar, config: GatewayConfig) -> None:
+    """Serve new requests by these settings. Requests in flight end as they began.
+
+    The spool's folder and the bounds of a body stay what they were.
+    """
+    state = app.state
+    state.explorers.append(state.relay.explorer)
+    state.update(serving_state(state.lasting, config))

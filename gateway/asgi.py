@@ -1,10 +1,9 @@
 """The two shapes of an answer as ASGI applications, and what watches the client while an upstream works."""
 
 import asyncio
-import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import msgspec
 from litestar.types import Receive, Scope, Send
@@ -46,9 +45,8 @@ class StreamedAnswer:
     async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
         """Send events as they come, until they end or the client leaves."""
         headers = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache", **self.headers}
-        sending = asyncio.ensure_future(self._send(send, headers))
         try:
-            await unless_client_leaves(sending, receive)
+            await unless_client_leaves(self._send(send, headers), receive)
         except ClientGone:
             pass
         except asyncio.CancelledError:
@@ -67,29 +65,36 @@ class StreamedAnswer:
 
 async def unless_client_leaves(work: Awaitable[T], receive: Receive) -> T:
     """Await the work; cancel it and raise `ClientGone` when the client disconnects first."""
-    task = asyncio.ensure_future(work)
-    watch = asyncio.ensure_future(_disconnected(receive))
+    watch = _Watch(receive)
     try:
-        await asyncio.wait((task, watch), return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            await _cancel(task)
-            raise ClientGone
-        return task.result()
+        return await work
+    except asyncio.CancelledError:
+        if watch.client_left:
+            raise ClientGone from None
+        raise
     finally:
-        await _cancel(watch)
-        await _cancel(task)
+        watch.end()
 
 
-async def _disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+class _Watch:
+    """A task that cancels the task which made it, when the client is gone."""
 
+    def __init__(self, receive: Receive) -> None:
+        self._watched = cast("asyncio.Task[Any]", asyncio.current_task())
+        self._task = asyncio.get_running_loop().create_task(self._run(receive))
+        self.client_left = False
 
-async def _cancel(task: "asyncio.Future[Any]") -> None:
-    if not task.done():
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+    async def _run(self, receive: Receive) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self.client_left = True
+        self._watched.cancel()
+
+    def end(self) -> None:
+        if self.client_left:
+            self._watched.uncancel()
+        else:
+            self._task.cancel()
 
 
 def _encoded(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:

@@ -15,13 +15,15 @@ __all__ = ("PUBLIC", "authorise", "opt")
 PUBLIC: Final = "public"
 
 
-def opt(scope: str) -> dict[str, Any]:
-    """What a route handler declares: the scope that its caller needs."""
-    return {"scope": scope}
+def opt(scope: str, short_way: bool = False) -> dict[str, Any]:
+    """What a route handler declares: the scope that its caller needs, and whether `gateway/front.py` may call it."""
+    return {"scope": scope, "short_way": short_way}
 
 
-def authorise(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+async def authorise(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
     """The application's guard. A handler that declares no scope is closed to everyone.
+
+    Asynchronous without need: Litestar would run a synchronous guard in a thread.
 
     Raises `AuthenticationError` or `PermissionDenied`.
     """

@@ -5,20 +5,27 @@ ApiError                    status, message, type, param, code, headers
 +- AuthenticationError  401 invalid_request_error / invalid_api_key
 +- PermissionDenied     403 insufficient_permissions
 +- NotFound             404 model_not_found, ...
-+- RateLimited          429 rate_limit_exceeded
++- Conflict             409 idempotency_conflict
++- Mismatch             422 idempotency_mismatch
++- RateLimited          429 rate_limit_exceeded, server_is_overloaded
++- QuotaExceeded        429 insufficient_quota
 +- Unavailable          503 service_unavailable
-UpstreamError               could not be reached, broke off or answered 5xx (raised at gateway/upstream.py and
-                            gateway/streams.py; gateway/relay.py turns it into another route or Unavailable)
++- TimedOut             504 timeout
+UpstreamError               could not be reached, broke off or answered 5xx (raised at gateway/upstream.py,
+                            gateway/attempts.py and gateway/streams.py; gateway/relay.py turns it into another
+                            route, Unavailable or TimedOut)
 """
 
 import secrets
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import structlog
 from litestar import Request, Response
 from litestar.exceptions import HTTPException, NotAuthorizedException, PermissionDeniedException
+from sqlalchemy.exc import DisconnectionError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from gateway.wire import NotJson, decode_object, encode
 
@@ -26,12 +33,18 @@ __all__ = (
     "ApiError",
     "AuthenticationError",
     "BadRequest",
+    "Conflict",
+    "Fault",
+    "Mismatch",
     "NotFound",
     "PermissionDenied",
+    "QuotaExceeded",
     "RateLimited",
+    "TimedOut",
     "Unavailable",
     "UpstreamError",
     "error_body",
+    "error_parts",
     "exception_handlers",
     "refusal_body",
     "request_id",
@@ -87,10 +100,31 @@ class NotFound(ApiError):
     status, type, default_code = 404, "invalid_request_error", "not_found"
 
 
+class Conflict(ApiError):
+    """The same request is under way."""
+
+    status, type, default_code = 409, "invalid_request_error", "idempotency_conflict"
+
+
+class Mismatch(ApiError):
+    """An idempotency key that belongs to another request."""
+
+    status, type, default_code = 422, "invalid_request_error", "idempotency_mismatch"
+
+
 class RateLimited(ApiError):
     """The key's limit is used up for now."""
 
     status, type, default_code = 429, "rate_limit_error", "rate_limit_exceeded"
+
+
+class QuotaExceeded(ApiError):
+    """The key's budget is spent. Waiting a little does not help, and OpenAI's clients are told not to try."""
+
+    status, type, default_code = 429, "insufficient_quota", "insufficient_quota"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, headers={"x-should-retry": "false"})
 
 
 class Unavailable(ApiError):
@@ -99,13 +133,27 @@ class Unavailable(ApiError):
     status, default_code = 503, "service_unavailable"
 
 
+class TimedOut(ApiError):
+    """The time of the whole request, or of the side that had to answer it, is over."""
+
+    status, default_code = 504, "timeout"
+
+
+Fault = Literal["connect", "closed", "busy", "failed", "late", "broken", "refused", "deadline", "open"]
+"""What went wrong at an upstream: no connection; closed before a byte of the answer; 500, 502, 503 or 504; another
+5xx; no bytes in time; broke off or cannot be read; our key or our URL refused; the request's time is over; not asked
+at all, since its breaker is open.
+"""
+
+
 class UpstreamError(Exception):
     """A student or teacher that could not be reached, broke off, refused our key, or answered 5xx."""
 
-    def __init__(self, upstream: str, why: str, retry_after: str | None = None) -> None:
+    def __init__(self, upstream: str, why: str, retry_after: str | None = None, fault: Fault = "broken") -> None:
         super().__init__(f"the {upstream} {why}")
         self.upstream = upstream
         self.retry_after = retry_after
+        self.fault: Fault = fault
 
 
 def error_body(message: str, kind: str, code: str | None, param: str | None = None) -> dict[str, Any]:
@@ -125,8 +173,10 @@ def refusal_body(body: bytes) -> bytes:
     return encode(error_body(message, "invalid_request_error", "upstream_refused"))
 
 
-def unavailable(message: str, error: UpstreamError) -> Unavailable:
+def unavailable(message: str, error: UpstreamError) -> ApiError:
     """The answer to an upstream's fault that no other route makes up for; it passes on when to try again."""
+    if error.fault == "deadline":
+        return TimedOut(message)
     return Unavailable(message, headers={"retry-after": error.retry_after} if error.retry_after else None)
 
 
@@ -138,18 +188,28 @@ def request_id(request: Request[Any, Any, Any]) -> str:
 def _response(
     request: Request[Any, Any, Any], status: int, body: dict[str, Any], headers: Mapping[str, str]
 ) -> Response[bytes]:
-    limits: dict[str, str] = request.scope["state"].get("limit_headers", {})
     return Response(
         msgspec.json.encode(body),
         status_code=status,
         media_type="application/json",
-        headers=limits | dict(headers) | {"x-request-id": request_id(request)},
+        headers=_headers(request, headers),
     )
 
 
-def _api_error(request: Request[Any, Any, Any], error: ApiError) -> Response[bytes]:
+def _headers(request: Request[Any, Any, Any], headers: Mapping[str, str]) -> dict[str, str]:
+    limits: dict[str, str] = request.scope["state"].get("limit_headers", {})
+    return limits | dict(headers) | {"x-request-id": request_id(request)}
+
+
+def error_parts(request: Request[Any, Any, Any], error: ApiError) -> tuple[int, dict[str, str], bytes]:
+    """Status, headers and body of an error's answer."""
     body = error_body(error.message, error.type, error.code, error.param)
-    return _response(request, error.status, body, error.headers)
+    return error.status, _headers(request, error.headers), msgspec.json.encode(body)
+
+
+def _api_error(request: Request[Any, Any, Any], error: ApiError) -> Response[bytes]:
+    status, headers, body = error_parts(request, error)
+    return Response(body, status_code=status, media_type="application/json", headers=headers)
 
 
 _http_codes = {404: "not_found", 405: "method_not_allowed", 413: "request_too_large", 415: "unsupported_media_type"}
@@ -163,6 +223,11 @@ def _http_error(request: Request[Any, Any, Any], error: HTTPException) -> Respon
     return _response(request, error.status_code, body, error.headers or {})
 
 
+def _store_away(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    log.warning("store_unreachable", path=request.url.path, error=str(error).splitlines()[0])
+    return _api_error(request, Unavailable("The ledger cannot be reached now.", headers={"retry-after": "5"}))
+
+
 def _internal_error(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
     # the outermost seam: whatever was not foreseen is logged whole and answered without detail
     log.error("internal_error", path=request.url.path, request_id=request_id(request), exc_info=error)
@@ -173,5 +238,6 @@ def _internal_error(request: Request[Any, Any, Any], error: Exception) -> Respon
 exception_handlers: dict[Any, Any] = {
     ApiError: _api_error,
     HTTPException: _http_error,
+    **dict.fromkeys((DisconnectionError, InterfaceError, OperationalError, PoolTimeout), _store_away),
     Exception: _internal_error,
 }

@@ -1,6 +1,7 @@
 """Asking the teacher beside the student, in the background, for a small share of confident requests.
 
-The share is the logged propensity, so that agreement can be estimated without looking through the router's choices.
+The share is the logged propensity, so that agreement can be estimated without looking through the router's choices. A
+teacher that is down is not asked, and none is asked again: nobody waits for it.
 The answer becomes a record of its own (reason ``explore``): billed, trainable, shown to no client.
 """
 
@@ -10,15 +11,11 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-import httpx
-
-from gateway import upstream
 from gateway.answer import Answer
+from gateway.attempts import Attempts
 from gateway.bodies import explore_body
 from gateway.call import Call, Pricing
-from gateway.errors import UpstreamError
 from gateway.recorder import Recorder
-from gateway.upstream import Upstream
 from gateway.wire import NotJson, decode_object
 from router.policy import Decision
 
@@ -32,8 +29,7 @@ FINISH_S: Final = 5.0
 class Explorer:
     """Explores ``share`` of the requests that the student answered with confidence."""
 
-    client: httpx.AsyncClient
-    teacher: Upstream
+    teacher: Attempts
     pricing: Pricing
     recorder: Recorder
     share: float
@@ -61,7 +57,6 @@ class Explorer:
             await asyncio.gather(*late, return_exceptions=True)
 
     async def _explore(self, call: Call, student_answer: Answer) -> None:
-        body = explore_body(call, self.teacher, self.top_logprobs)
         explored = replace(
             call,
             id=f"{call.id}-explore",
@@ -69,14 +64,16 @@ class Explorer:
             stream=False,
             started=time.perf_counter(),
             first_token_ms=None,
+            lost=[],
+            price=None,
         )
+        reply = await self.teacher.post_once(call, lambda source: explore_body(call, source, self.top_logprobs))
+        if reply is None or reply.status >= 400:
+            return
         answer = Answer()
         try:
-            reply = await upstream.post(self.client, self.teacher, body, call.forwarded)
-            if reply.status >= 400:
-                return
             answer.read(decode_object(reply.body))
-        except (UpstreamError, NotJson):
+        except NotJson:
             return
         record = explored.record(answer, self.pricing, reply.status, None)
         # no client asked for this one: it costs, and the all-teacher baseline would not have paid for it

@@ -9,8 +9,10 @@ from pathlib import Path
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
+from gateway.budgets import Budgets
 from ledger import keys, releases, replicas
 from ledger.keys import Key
+from ledger.spending import Reading
 from ledger.store import Store
 from router.model import RouterFileError, RouterModel
 
@@ -41,9 +43,10 @@ class Snapshot:
 class Live:
     """Keeps `snapshot` fresh. While the store is away the last snapshot stays."""
 
-    def __init__(self, store: Store, student_base_url: str | None) -> None:
+    def __init__(self, store: Store, student_base_url: str | None, budgets: Budgets) -> None:
         self._store = store
-        self._student_base_url = student_base_url
+        self.student_base_url = student_base_url
+        self._budgets = budgets
         self._routers: dict[str, RouterModel] = {}
         self.snapshot = Snapshot()
         self.store_reachable = False
@@ -59,8 +62,8 @@ class Live:
         router = self._router(champion)
         if router is None:
             return Snapshot(self.snapshot.release, active)
-        if self._student_base_url is not None:
-            urls: tuple[str, ...] = (self._student_base_url,)
+        if self.student_base_url is not None:
+            urls: tuple[str, ...] = (self.student_base_url,)
         else:
             urls = tuple(
                 replica.url
@@ -68,6 +71,10 @@ class Live:
                 if replica.release_id == champion.id and replica.state == "ready"
             )
         return Snapshot(LiveRelease(champion.id, router, urls), active)
+
+    def _read(self) -> tuple[Snapshot, Reading | None]:
+        snapshot = self.load()
+        return snapshot, self._budgets.read(snapshot.keys.values())
 
     def _router(self, release: releases.Release) -> RouterModel | None:
         if release.id not in self._routers:
@@ -81,7 +88,10 @@ class Live:
     async def refresh(self) -> None:
         """Take a new snapshot if the store can be read."""
         try:
-            self.snapshot = await asyncio.to_thread(self.load)
+            snapshot, spending = await asyncio.to_thread(self._read)
+            # a key and what it spent become known at once
+            self.snapshot = snapshot
+            self._budgets.apply(spending)
             self.store_reachable = self.loaded = True
         except (SQLAlchemyError, OSError) as error:
             if self.store_reachable:

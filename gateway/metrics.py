@@ -1,11 +1,14 @@
 """The gateway's Prometheus metrics. Label values come from closed sets; keys and models are not among them."""
 
+from typing import Any
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
 
 from ledger.records import NANO, RequestRecord
 
 __all__ = ("Metrics",)
 
+STATUS_CLASSES = tuple(f"{i}xx" for i in range(10))
 LATENCY_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 
@@ -14,6 +17,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
+        self._children: dict[tuple[Any, tuple[str, ...]], Any] = {}
         route = ("route",)
         self._requests = Counter(
             "stillroom_requests", "Requests answered", ("route", "reason", "status"), registry=registry
@@ -33,6 +37,12 @@ class Metrics:
         self.upstream_errors = Counter(
             "stillroom_upstream_errors", "Calls that failed at an upstream", ("upstream",), registry=registry
         )
+        self.upstream_retries = Counter(
+            "stillroom_upstream_retries", "Further attempts, hedged ones too", ("upstream",), registry=registry
+        )
+        self.breaker_open = Gauge(
+            "stillroom_breaker_open", "1 while an upstream is left alone", ("upstream", "index"), registry=registry
+        )
         self.spool_failures = Gauge(
             "stillroom_spool_write_failures", "Records the spool's disk refused", registry=registry
         )
@@ -43,17 +53,26 @@ class Metrics:
 
     def observe(self, record: RequestRecord) -> None:
         """Count one finished request."""
-        self._requests.labels(record.route, record.reason, f"{record.status // 100}xx").inc()
-        self._latency.labels(record.route).observe(record.latency_ms / 1000)
+        child = self._child
+        child(self._requests, record.route, record.reason, STATUS_CLASSES[record.status // 100]).inc()
+        child(self._latency, record.route).observe(record.latency_ms / 1000)
         if record.first_token_ms is not None:
-            self._first_token.labels(record.route).observe(record.first_token_ms / 1000)
-        self._tokens.labels(record.route, "prompt").inc(record.prompt_tokens)
-        self._tokens.labels(record.route, "completion").inc(record.completion_tokens)
-        self._tokens.labels("student", "abandoned").inc(
+            child(self._first_token, record.route).observe(record.first_token_ms / 1000)
+        child(self._tokens, record.route, "prompt").inc(record.prompt_tokens)
+        child(self._tokens, record.route, "completion").inc(record.completion_tokens)
+        child(self._tokens, "student", "abandoned").inc(
             record.attempt_prompt_tokens + record.attempt_completion_tokens
         )
-        self._cost.labels(record.route).inc(record.cost_nano / NANO)
+        child(self._cost, record.route).inc(record.cost_nano / NANO)
         self._baseline.inc(record.baseline_nano / NANO)
+
+    def _child(self, metric: Any, *labels: str) -> Any:
+        """The metric for these labels; its own lookup checks and converts them under a lock every time."""
+        key = (metric, labels)
+        found = self._children.get(key)
+        if found is None:
+            found = self._children[key] = metric.labels(*labels)
+        return found
 
     def render(self) -> bytes:
         """The text exposition format."""

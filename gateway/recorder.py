@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
@@ -31,16 +32,25 @@ def _encoded(record: RequestRecord) -> bytes:
 class Recorder:
     """Spool, ingestion and metrics of this process."""
 
-    def __init__(self, spool: SpoolWriter, ingester: Ingester, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        spool: SpoolWriter,
+        ingester: Ingester,
+        metrics: Metrics,
+        settle: Callable[[RequestRecord], None] | None = None,
+    ) -> None:
         self._spool = spool
         self._ingester = ingester
         self._metrics = metrics
+        self._settle = settle
 
     def record(self, record: RequestRecord) -> None:
         """Append to the spool before the answer's last byte goes out; a refusing disk never fails the request."""
         if not self._spool.append(_encoded(record)):
             self._metrics.spool_failures.set(self._spool.failures)
         self._metrics.observe(record)
+        if self._settle is not None:
+            self._settle(record)
 
     async def run(self) -> None:
         """Sync the spool and move it into the store, until cancelled. A store that is away is asked again later."""

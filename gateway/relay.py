@@ -6,61 +6,46 @@ Whole answers take `answer`, streams take `open_stream`; both follow the same st
 import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from dataclasses import dataclass, replace
-from typing import Any, Final, TypeVar
+from typing import Final, TypeAlias, TypeVar
 
-import httpx
 import structlog
 
-from gateway import upstream
 from gateway.answer import Answer, signals
+from gateway.attempts import Ask, Attempts
 from gateway.bodies import student_body, teacher_body
 from gateway.call import Call, Pricing
 from gateway.errors import ApiError, Unavailable, UpstreamError, error_body, refusal_body, unavailable
 from gateway.explore import Explorer
+from gateway.holding import Held, open_held
 from gateway.live import Live, LiveRelease
 from gateway.metrics import Metrics
 from gateway.recorder import Recorder
+from gateway.replies import CLIENT_GONE, PlainReply, StreamReply
 from gateway.sse import DONE, frame
-from gateway.streams import hold, read_stream
 from gateway.upstream import Upstream, UpstreamReply
-from gateway.wire import NotJson, decode_object, encode
+from gateway.wire import NotJson, decode_answer, encode
 from router.policy import Capabilities, Decision, decide, escalate
 
 __all__ = ("CLIENT_GONE", "PlainReply", "Relay", "StreamReply")
 
-CLIENT_GONE: Final = 499
+TOO_MANY: Final = 429
 
 Reply = TypeVar("Reply")
+AskStudent: TypeAlias = Callable[[Call, LiveRelease | None], Awaitable[Reply | None]]
 
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class PlainReply:
-    """A whole answer for the client."""
-
-    status: int
-    headers: dict[str, str]
-    body: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class StreamReply:
-    """A stream for the client, its route settled before the first byte."""
-
-    headers: dict[str, str]
-    events: AsyncGenerator[bytes, None]
 
 
 @dataclass(frozen=True, slots=True)
 class Relay:
     """What every request shares."""
 
-    client: httpx.AsyncClient
     live: Live
-    teacher: Upstream
-    student: Upstream
-    """A template: its URL is that of a ready replica of the live release."""
+    teacher: Attempts
+    student: Attempts
+    student_template: Upstream
+    """Its URL is that of a ready replica of the live release."""
+    student_when_teacher_down: bool
     capabilities: Capabilities
     pricing: Pricing
     hold_tokens: int
@@ -98,7 +83,7 @@ class Relay:
         call.release_id = release.id if release else None
         if call.target != "auto":
             route = "student" if call.target == "student" else "teacher"
-            call.decision = Decision(route, "pinned", None, 1.0)
+            call.decision = Decision(route, call.aim, None, 1.0)
         elif not self.router_enabled:
             call.decision = Decision("teacher", "pinned", None, 1.0)
         else:
@@ -123,42 +108,41 @@ class Relay:
 
     async def _ask_student(self, call: Call, release: LiveRelease | None) -> PlainReply | None:
         """The student's answer, or None when the teacher is to answer."""
-        student = self._ready_student(call, release)
-        if student is None or release is None:
+        if not self._is_student_ready(call, release) or release is None:
             return None
         try:
-            reply, answer = await self._ask(call, student, student_body(call, student))
+            reply, answer = await self._ask(call, self.student, lambda source: student_body(call, source))
         except UpstreamError as error:
             return self._student_failed(call, error)
         if reply.status >= 400:
             return self._student_refused(call, reply)
         if not self._is_confident(call, release, answer):
+            call.lose("student", answer)
             return None
         return self._finish_whole(call, reply, answer)
 
     async def _ask_teacher(self, call: Call, release: LiveRelease | None) -> PlainReply:
-        asked = teacher_body(call, self.teacher, self.harvest_top_logprobs)
         try:
-            reply, answer = await self._ask(call, self.teacher, asked)
+            reply, answer = await self._ask(call, self.teacher, self._teacher_body(call))
         except UpstreamError as error:
             return await self._without_teacher(call, release, error, self._ask_student)
         if reply.status >= 400:
             return self._refused(call, reply)
         return self._finish_whole(call, reply, answer)
 
-    async def _ask(self, call: Call, source: Upstream, asked: dict[str, Any]) -> tuple[UpstreamReply, Answer]:
+    async def _ask(self, call: Call, side: Attempts, ask: Ask) -> tuple[UpstreamReply, Answer]:
         """A whole answer, read, without what the client must not see; a 4xx as it came. Raises `UpstreamError`."""
-        reply = await upstream.post(self.client, source, asked, call.forwarded)
+        reply = await side.post(call, ask)
         answer = Answer()
         if reply.status >= 400:
             return reply, answer
         try:
-            body = decode_object(reply.body)
+            body = decode_answer(reply.body)
             answer.read(body)
             if answer.hide(body, call.asked):
                 reply = replace(reply, body=encode(body))
-        except NotJson as error:
-            raise UpstreamError(source.name, "answered with something that is not a JSON object") from error
+        except (NotJson, RecursionError) as error:
+            raise UpstreamError(side.name, "answered with something that is not a JSON object") from error
         return reply, answer
 
     def _finish_whole(self, call: Call, reply: UpstreamReply, answer: Answer) -> PlainReply:
@@ -170,56 +154,44 @@ class Relay:
 
     async def _stream_student(self, call: Call, release: LiveRelease | None) -> StreamReply | PlainReply | None:
         """The student's stream once its first tokens are trusted, or None when the teacher is to answer."""
-        student = self._ready_student(call, release)
-        if student is None or release is None:
+        if not self._is_student_ready(call, release) or release is None:
             return None
-        async with contextlib.AsyncExitStack() as stack:
-            try:
-                opened = await stack.enter_async_context(
-                    upstream.stream(self.client, student, student_body(call, student), call.forwarded)
-                )
-                if isinstance(opened, UpstreamReply):
-                    return self._student_refused(call, opened)
-                answer = Answer()
-                read = read_stream(student.name, call.asked, answer, opened)
-                held = await hold(read, answer, self.hold_tokens)
-            except UpstreamError as error:
-                return self._student_failed(call, error)
-            if not self._is_confident(call, release, answer):
-                await read.aclose()
-                return None
-            return StreamReply(call.headers(), self._pass_on(call, answer, held, read, stack.pop_all()))
+        try:
+            held = await open_held(self.student, call, lambda source: student_body(call, source), self.hold_tokens)
+        except UpstreamError as error:
+            return self._student_failed(call, error)
+        if isinstance(held, UpstreamReply):
+            return self._student_refused(call, held)
+        if self._is_confident(call, release, held.answer):
+            return await self._begun(call, held)
+        call.lose("student", held.answer)
+        await held.close()
+        return None
 
     async def _stream_teacher(self, call: Call, release: LiveRelease | None) -> StreamReply | PlainReply:
-        asked = teacher_body(call, self.teacher, self.harvest_top_logprobs)
-        async with contextlib.AsyncExitStack() as stack:
-            try:
-                opened = await stack.enter_async_context(
-                    upstream.stream(self.client, self.teacher, asked, call.forwarded)
-                )
-            except UpstreamError as error:
-                return await self._without_teacher(call, release, error, self._stream_student)
-            if isinstance(opened, UpstreamReply):
-                return self._refused(call, opened)
-            answer = Answer()
-            read = read_stream(self.teacher.name, call.asked, answer, opened)
-            return StreamReply(call.headers(), self._pass_on(call, answer, [], read, stack.pop_all()))
-
-    async def _pass_on(
-        self,
-        call: Call,
-        answer: Answer,
-        held: list[bytes],
-        read: AsyncGenerator[bytes, None],
-        stack: contextlib.AsyncExitStack,
-    ) -> AsyncGenerator[bytes, None]:
-        """What the client sees: the events, and the record before the last of them."""
-        status, code = CLIENT_GONE, "client_closed"
         try:
-            for event in held:
+            held = await open_held(self.teacher, call, self._teacher_body(call), 0)
+        except UpstreamError as error:
+            return await self._without_teacher(call, release, error, self._stream_student)
+        if isinstance(held, UpstreamReply):
+            return self._refused(call, held)
+        return await self._begun(call, held)
+
+    async def _begun(self, call: Call, held: Held) -> StreamReply:
+        events = self._pass_on(call, held)
+        # a generator that has begun is ended by closing it, though nobody reads from it
+        await anext(events)
+        return StreamReply(held.stream.headers | call.headers(), events)
+
+    async def _pass_on(self, call: Call, held: Held) -> AsyncGenerator[bytes, None]:
+        """What the client sees after a first, empty one: the events, and the record before the last of them."""
+        answer, status, code = held.answer, CLIENT_GONE, "client_closed"
+        try:
+            yield b""
+            for event in held.events:
                 call.saw_first_token()
                 yield event
-            async for event in read:
+            async for event in held.rest:
                 call.saw_first_token()
                 yield event
             status, code = 200, None
@@ -227,25 +199,28 @@ class Relay:
             self.explorer.consider(call, answer)
             yield frame(DONE)
         except UpstreamError as error:
-            status, code = 502, "upstream_error"
+            status, code = (504, "timeout") if error.fault == "deadline" else (502, "upstream_error")
             self._count(error)
             self._record(call, answer, status, code)
             yield frame(encode(error_body(f"The stream broke off: {error}.", "server_error", code)))
         finally:
             if status == CLIENT_GONE:
                 self._record(call, answer, status, code)
-            await read.aclose()
-            await stack.aclose()
+            await held.close()
 
     # what both share
 
-    def _ready_student(self, call: Call, release: LiveRelease | None) -> Upstream | None:
+    def _teacher_body(self, call: Call) -> Ask:
+        return lambda source: teacher_body(call, source, self.harvest_top_logprobs)
+
+    def _is_student_ready(self, call: Call, release: LiveRelease | None) -> bool:
         if release is not None and release.student_urls:
-            return replace(self.student, base_url=release.student_urls[0])
+            self.student.serve_at(self.student_template, release.student_urls)
+            return True
         if call.target == "student":
             raise Unavailable("There is no student to answer: no release is live and ready.")
         self._divert(call, "student_down")
-        return None
+        return False
 
     def _student_failed(self, call: Call, error: UpstreamError) -> None:
         self._count(error)
@@ -257,25 +232,25 @@ class Relay:
         """What the student's server does not take, the teacher may: the client's request is not narrowed."""
         if call.target == "student":
             return self._refused(call, reply)
-        self._divert(call, "unsupported")
+        self._divert(call, "student_down" if reply.status == TOO_MANY else "unsupported")
         return None
 
     async def _without_teacher(
-        self,
-        call: Call,
-        release: LiveRelease | None,
-        error: UpstreamError,
-        ask_student: Callable[[Call, LiveRelease | None], Awaitable[Reply | None]],
+        self, call: Call, release: LiveRelease | None, error: UpstreamError, ask_student: AskStudent[Reply]
     ) -> Reply:
         """The student answers where the teacher cannot, unless the request is one it cannot do."""
         self._count(error)
-        if call.decision.reason not in ("hard", "low_confidence") or call.target != "auto":
+        if not self._may_stand_in(call):
             raise unavailable(f"This request needs the teacher, and {error}.", error)
         call.decision = replace(call.decision, route="student", reason="teacher_down")
         reply = await ask_student(call, release)
         if reply is None:
             raise unavailable(f"The student cannot answer, and {error}.", error)
         return reply
+
+    def _may_stand_in(self, call: Call) -> bool:
+        allowed = call.target == "auto" and call.may_fall_back and self.student_when_teacher_down
+        return allowed and call.decision.reason in ("hard", "low_confidence")
 
     def _refused(self, call: Call, reply: UpstreamReply) -> PlainReply:
         """The upstream's own error, as it came where it has OpenAI's shape."""
@@ -284,7 +259,9 @@ class Relay:
 
     def _count(self, error: UpstreamError) -> None:
         self.metrics.upstream_errors.labels(error.upstream).inc()
-        log.warning("upstream_failed", upstream=error.upstream, why=str(error))
+        if error.fault != "open":
+            # a breaker tells of itself, once
+            log.warning("upstream_failed", upstream=error.upstream, why=str(error))
 
     def _record(self, call: Call, answer: Answer, status: int, code: str | None = None) -> None:
         self.recorder.record(call.record(answer, self.pricing, status, code))

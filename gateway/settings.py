@@ -1,10 +1,10 @@
-"""The tables of the settings that the gateway reads: ``[gateway]``, ``[teacher]`` and ``[auth]``."""
+"""The tables of the settings that the gateway reads: `[gateway]`, `[teacher]`, `[embeddings]` and `[auth]`."""
 
 import msgspec
 
 from ledger.prices import Price
 
-__all__ = ("AuthSettings", "GatewaySettings", "TeacherSettings")
+__all__ = ("AuthSettings", "EmbeddingsSettings", "FallbackTeacher", "GatewaySettings", "TeacherSettings")
 
 
 class GatewaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -16,14 +16,39 @@ class GatewaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """TCP port to listen on."""
     drain_seconds: float = 30.0
     """How long a shutdown waits for running answers."""
+    drain_delay_seconds: float = 0.0
+    """How long before that requests are still taken while ``/readyz`` says 503, for load balancers to notice."""
     max_body_bytes: int = 10 * 1024 * 1024
     """A larger request body is refused with status 413."""
     max_header_bytes: int = 32 * 1024
     """A larger header block is refused with status 431."""
     requests_per_minute: int = 6000
     """Limit of each key in each gateway process; 0 for none."""
+    tokens_per_minute: int = 0
+    """Limit of each key in each gateway process, prompts and answers together; 0 for none."""
+    max_in_flight: int = 2048
+    """More requests at once in a gateway process are refused with status 429."""
     log_content: bool = True
     """False keeps no request content at all, so nothing can be distilled from."""
+    total_timeout_seconds: float = 600.0
+    """Longest time for a whole request, whoever answers it."""
+    max_retry_after_seconds: float = 2.0
+    """An upstream that asks for a longer pause is not tried again; its ``retry-after`` is passed on."""
+    student_when_teacher_down: bool = True
+    """Whether the student may answer for a teacher that is down; ``x-stillroom-fallback: off`` refuses it."""
+
+
+class FallbackTeacher(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A further teacher, asked where those before it fail. Answers of another model are not distilled from."""
+
+    base_url: str
+    """Up to and including ``/v1``."""
+    model: str
+    """The model's name at that URL."""
+    api_key_env: str = "TEACHER_API_KEY"
+    """Environment variable that holds its key; without it, none is sent."""
+    price: Price | None = None
+    """What it costs; unset: what the teacher does."""
 
 
 class TeacherSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -41,7 +66,36 @@ class TeacherSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Soft targets to harvest per token; 0 for a teacher without them."""
     connect_timeout_seconds: float = 5.0
     """How long a connection may take."""
+    first_byte_timeout_seconds: float = 120.0
+    """Longest wait for the first bytes of an answer, connecting included; ``timeout_seconds`` bounds it too."""
     timeout_seconds: float = 120.0
+    """Longest wait for the next bytes of an answer."""
+    total_timeout_seconds: float = 600.0
+    """Longest time for all attempts and the whole answer."""
+    retries: int = 2
+    """Further attempts over all teachers, before the first byte of an answer."""
+    hedge_after_seconds: float = 0.0
+    """Ask a second time when the first byte takes longer; the first answer wins. 0 for never."""
+    fallbacks: tuple[FallbackTeacher, ...] = ()
+    """Further teachers, asked in this order."""
+
+
+class EmbeddingsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where ``/v1/embeddings`` is answered: any OpenAI-compatible URL."""
+
+    base_url: str | None = None
+    """Up to and including ``/v1``; unset: there are no embeddings."""
+    model: str = "text-embedding-3-small"
+    """The model's name at that URL, which clients send."""
+    models: tuple[str, ...] = ()
+    """Further models at that URL that clients may send."""
+    api_key_env: str = "EMBEDDINGS_API_KEY"
+    """Environment variable that holds the key; without it, none is sent."""
+    price: Price = Price()
+    """What embeddings cost."""
+    connect_timeout_seconds: float = 5.0
+    """How long a connection may take."""
+    timeout_seconds: float = 60.0
     """Longest wait for the next bytes of an answer."""
 
 

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from typing import Final
 
-__all__ = ("DONE", "MAX_EVENT_BYTES", "EventTooLarge", "event_data", "events", "frame", "is_whole")
+__all__ = ("DONE", "MAX_EVENT_BYTES", "EventTooLarge", "batches", "cut", "event_data", "frame", "is_whole")
 
 MAX_EVENT_BYTES: Final = 8 * 1024 * 1024
 DONE: Final = b"[DONE]"
@@ -14,29 +14,44 @@ class EventTooLarge(ValueError):
     """An upstream sent an event beyond the bound."""
 
 
-async def events(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Yield whole events, each with the blank line that ends it; joined again they are the input.
+async def batches(chunks: AsyncIterator[bytes]) -> AsyncIterator[list[bytes]]:
+    """Yield the events that came in together, each with the blank line that ends it; joined again they are the input.
 
     What is left at the end without a blank line is yielded as it is. Raises `EventTooLarge`.
     """
-    buffer = bytearray()
+    rest = bytearray()
     async for chunk in chunks:
-        searched = max(0, len(buffer) - 3)
-        buffer += chunk
-        while (end := _event_end(buffer, searched)) is not None:
-            yield bytes(buffer[:end])
-            del buffer[:end]
-            searched = 0
-        if len(buffer) > MAX_EVENT_BYTES:
+        data: bytes | bytearray = chunk
+        if rest:
+            searched = max(0, len(rest) - 3)
+            rest += chunk
+            data = rest if any(rest.find(blank, searched) >= 0 for blank in BLANK_LINES) else b""
+        if data:
+            found, left = cut(bytes(data))
+            rest = bytearray(left)
+            if found:
+                yield found
+        if len(rest) > MAX_EVENT_BYTES:
             raise EventTooLarge(f"an event of more than {MAX_EVENT_BYTES} bytes")
-    if buffer:
-        yield bytes(buffer)
+    if rest:
+        yield [bytes(rest)]
 
 
-def _event_end(buffer: bytearray, start: int) -> int | None:
-    ends = [
-        position + len(separator) for separator in BLANK_LINES if (position := buffer.find(separator, start)) >= 0
-    ]
+def cut(data: bytes) -> tuple[list[bytes], bytes]:
+    """The whole events in some bytes, and what is left after them."""
+    if b"\r" not in data:
+        *whole, rest = data.split(b"\n\n")
+        return [event + b"\n\n" for event in whole], rest
+    found: list[bytes] = []
+    start = 0
+    while (end := _event_end(data, start)) is not None:
+        found.append(data[start:end])
+        start = end
+    return found, data[start:]
+
+
+def _event_end(data: bytes, start: int) -> int | None:
+    ends = [position + len(separator) for separator in BLANK_LINES if (position := data.find(separator, start)) >= 0]
     return min(ends) if ends else None
 
 
@@ -47,6 +62,8 @@ def is_whole(event: bytes) -> bool:
 
 def event_data(event: bytes) -> bytes | None:
     """The joined ``data`` lines of an event; None for a comment or an event without data."""
+    if event.startswith(b"data: ") and event.find(b"\n") == len(event) - 2 and b"\r" not in event:
+        return event[6:-2]
     lines = [line[5:].removeprefix(b" ") for line in event.splitlines() if line.startswith(b"data:")]
     return b"\n".join(lines) if lines else None
 

@@ -4,12 +4,13 @@ from typing import Any, Final, cast
 
 import msgspec
 
-__all__ = ("MAX_DEPTH", "NotJson", "decode_object", "encode")
+__all__ = ("MAX_DEPTH", "NotJson", "as_written", "decode_answer", "decode_object", "encode")
 
 MAX_DEPTH: Final = 100
 
 encode: Final = msgspec.json.Encoder().encode
 _decoder = msgspec.json.Decoder()
+_written = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 class NotJson(ValueError):
@@ -18,17 +19,33 @@ class NotJson(ValueError):
 
 def decode_object(raw: bytes) -> dict[str, Any]:
     """Decode a JSON object of at most `MAX_DEPTH` levels. Raises `NotJson`, whatever the bytes are."""
+    body = decode_answer(raw)
+    # the brackets bound the depth from above, and spare almost every body the walk
+    if raw.count(b"{") + raw.count(b"[") > MAX_DEPTH and _is_too_deep(body):
+        raise NotJson(f"it is nested more than {MAX_DEPTH} levels deep")
+    return body
+
+
+def decode_answer(raw: bytes) -> dict[str, Any]:
+    """Decode an upstream's JSON object. Its depth is not looked at, so writing it again may raise `RecursionError`.
+
+    Raises `NotJson`.
+    """
     try:
         value = _decoder.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise NotJson(str(error)) from error
     if not isinstance(value, dict):
         raise NotJson("it must be an object")
-    body = cast("dict[str, Any]", value)
-    # the brackets bound the depth from above, and spare almost every body the walk
-    if raw.count(b"{") + raw.count(b"[") > MAX_DEPTH and _is_too_deep(body):
-        raise NotJson(f"it is nested more than {MAX_DEPTH} levels deep")
-    return body
+    return cast("dict[str, Any]", value)
+
+
+def as_written(raw: bytes) -> dict[str, Any]:
+    """The fields of an object that `decode_object` has taken, each as its own bytes.
+
+    Encoded again, a field is what its writer wrote: no digit of a number, escape or repeated name is lost.
+    """
+    return cast("dict[str, Any]", _written.decode(raw))
 
 
 def _is_too_deep(body: dict[str, Any]) -> bool:

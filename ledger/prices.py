@@ -1,5 +1,6 @@
 """What a request costs. Prices come from settings, in currency units; costs are integer nano-units."""
 
+import math
 from fractions import Fraction
 from functools import lru_cache
 
@@ -36,17 +37,24 @@ def cost_nano(price: Price, tokens: Tokens) -> int:
 
     More cached tokens than prompt tokens, which a provider should not report, are not credited.
     """
-    cached_price = price.input if price.cached_input is None else price.cached_input
+    fresh, cached_input, output, request, divisor = _whole(price)
     cached = min(tokens.cached, tokens.prompt)
-    per_million = (
-        (tokens.prompt - cached) * _exact(price.input)
-        + cached * _exact(cached_price)
-        + tokens.completion * _exact(price.output)
-    )
-    return round((per_million / 1_000_000 + _exact(price.request)) * NANO)
+    dividend = (tokens.prompt - cached) * fresh + cached * cached_input + tokens.completion * output + request
+    quotient, rest = divmod(dividend, divisor)
+    if 2 * rest == divisor:
+        return quotient + quotient % 2
+    return quotient + (2 * rest > divisor)
 
 
 @lru_cache(maxsize=64)
-def _exact(price: float) -> Fraction:
-    """The decimal that was written in the settings, which its float only approximates."""
-    return Fraction(repr(price))
+def _whole(price: Price) -> tuple[int, int, int, int, int]:
+    """Nano-units per fresh, cached and completion token and per request, all over one divisor.
+
+    Of the decimals that were written in the settings, which their floats only approximate.
+    """
+    cached = price.input if price.cached_input is None else price.cached_input
+    per_token = [Fraction(repr(amount)) * NANO / 1_000_000 for amount in (price.input, cached, price.output)]
+    amounts = [*per_token, Fraction(repr(price.request)) * NANO]
+    divisor = math.lcm(*(amount.denominator for amount in amounts))
+    fresh, cached_input, output, request = (int(amount * divisor) for amount in amounts)
+    return fresh, cached_input, output, request, divisor

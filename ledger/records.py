@@ -62,7 +62,7 @@ class RequestRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     completion_tokens: int = 0
     cached_tokens: int = 0
     attempt_prompt_tokens: int = 0
-    """Tokens of a student's attempt that was abandoned for the teacher."""
+    """Tokens of answers that were abandoned for another, or broke off before they were shown."""
     attempt_completion_tokens: int = 0
     cost_nano: int = 0
     baseline_nano: int = 0

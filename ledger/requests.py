@@ -6,10 +6,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+import msgspec
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from ledger import schema
+from ledger.feedback import correction_in
 from ledger.records import Content, RequestRecord, decode_content, encode_content
 from ledger.store import Store
 
@@ -210,38 +212,65 @@ def latency_quantile(store: Store, route: str, q: float, since: int = 0) -> floa
 
 
 def stream_trainable(store: Store, since: int = 0, batch: int = 1_000) -> Iterator[tuple[dict[str, Any], Content]]:
-    """The requests whose teacher answer may be trained on, oldest first, in bounded memory.
+    """The requests whose answer may be trained on, oldest first, in bounded memory.
 
-    A row is trainable when the teacher answered it in full, its content was kept and the caller did not opt out.
+    The content was kept and the caller did not opt out, and the teacher answered in full (``answered`` in the values)
+    or the newest feedback has a correction (``corrected``), whoever answered and how it ended: then the content's
+    answer is the correction, without the teacher's log-probabilities. ``feedback_score`` is the newest feedback's.
     """
-    table = schema.requests
     last_at, last_id = since, ""
     while True:
-        statement = (
-            sa.select(table, schema.contents.c.body)
-            .join(schema.contents, schema.contents.c.request_id == table.c.id)
-            .where(
-                table.c.trainable,
-                table.c.status < 400,
-                table.c.route == "teacher",
-                table.c.finish_reason == "stop",
-                sa.or_(table.c.created_at > last_at, sa.and_(table.c.created_at == last_at, table.c.id > last_id)),
-            )
-            .order_by(table.c.created_at, table.c.id)
-            .limit(batch)
-        )
         with store.read() as connection:
-            rows = connection.execute(statement).mappings().all()
+            rows = connection.execute(_trainable(last_at, last_id).limit(batch)).mappings().all()
         for row in rows:
             values = dict(row)
-            yield values, decode_content(values.pop("body"))
+            content = decode_content(values.pop("body"))
+            correction = correction_in(values.pop("feedback_body"))
+            if correction is not None:
+                content = msgspec.structs.replace(content, answer=correction, teacher_logprobs=None)
+            values["corrected"] = correction is not None
+            if values["corrected"] or values["answered"]:
+                yield values, content
         if len(rows) < batch:
             return
         last_at, last_id = rows[-1]["created_at"], rows[-1]["id"]
 
 
+def _trainable(last_at: int, last_id: str) -> sa.Select[Any]:
+    """What comes after this request, with the newest feedback of each."""
+    table, said, newer = schema.requests, schema.feedback, schema.feedback.alias()
+    newest = (
+        sa.select(sa.func.max(newer.c.id)).where(newer.c.request_id == table.c.id).correlate(table).scalar_subquery()
+    )
+    answered = sa.and_(table.c.status < 400, table.c.route == "teacher", table.c.finish_reason == "stop")
+    return (
+        sa.select(
+            table,
+            # null where there is no finish_reason
+            sa.func.coalesce(answered, sa.false()).label("answered"),
+            schema.contents.c.body,
+            said.c.score.label("feedback_score"),
+            said.c.body.label("feedback_body"),
+        )
+        .join(schema.contents, schema.contents.c.request_id == table.c.id)
+        .outerjoin(said, said.c.id == newest)
+        .where(
+            table.c.trainable,
+            sa.or_(answered, said.c.body.is_not(None)),
+            sa.or_(table.c.created_at > last_at, sa.and_(table.c.created_at == last_at, table.c.id > last_id)),
+        )
+        .order_by(table.c.created_at, table.c.id)
+    )
+
+
 def expire_contents(store: Store, before: int) -> int:
-    """Delete the content of requests older than a time (ms); the rows and rollups stay. Returns how many."""
+    """Delete the content of requests older than a time (ms), and what feedback says of it in words; the rows, scores
+    and rollups stay. Returns how many.
+    """
+    said = schema.feedback
+    kept = sa.select(schema.contents.c.request_id).where(schema.contents.c.request_id == said.c.request_id)
     with store.write() as connection:
         result = connection.execute(sa.delete(schema.contents).where(schema.contents.c.created_at < before))
+        # a comment may repeat what was asked
+        connection.execute(sa.update(said).where(said.c.body.is_not(None), ~kept.exists()).values(body=None))
         return int(result.rowcount)

@@ -5,6 +5,7 @@ import sqlalchemy as sa
 __all__ = (
     "audit",
     "contents",
+    "feedback",
     "job_events",
     "jobs",
     "keys",
@@ -13,6 +14,7 @@ __all__ = (
     "releases",
     "replicas",
     "requests",
+    "responses",
     "usage_hourly",
 )
 
@@ -100,6 +102,32 @@ keys = sa.Table(
     sa.Column("created_at", sa.BigInteger, nullable=False),
     sa.Column("expires_at", sa.BigInteger),
     sa.Column("revoked_at", sa.BigInteger),
+    sa.Column("policy", sa.JSON, nullable=False, server_default="{}"),
+    sa.Column("previous_digest", sa.String(64), index=True),
+    sa.Column("previous_until", sa.BigInteger),
+)
+
+responses = sa.Table(
+    "responses",
+    metadata,
+    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("created_at", sa.BigInteger, nullable=False, index=True),
+    sa.Column("key_id", sa.String(64)),
+    sa.Column("request_id", sa.String(64), nullable=False),
+    sa.Column("previous_id", sa.String(64)),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+)
+
+feedback = sa.Table(
+    "feedback",
+    metadata,
+    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("created_at", sa.BigInteger, nullable=False, index=True),
+    sa.Column("request_id", sa.String(64), nullable=False, index=True),
+    sa.Column("key_id", sa.String(64)),
+    sa.Column("score", sa.Float),
+    sa.Column("label", sa.String(100)),
+    sa.Column("body", sa.LargeBinary),
 )
 
 releases = sa.Table(

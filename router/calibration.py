@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import bdtr, betaincinv
 
+from router.thresholds import Thresholds
+
 __all__ = ("HARD_GRID", "Prices", "Thresholds", "choose_thresholds")
 
 HARD_GRID = (0.0, 0.5)
@@ -25,26 +27,6 @@ class Prices:
 
     student: float
     teacher: float
-
-
-@dataclass(frozen=True, slots=True)
-class Thresholds:
-    """The student answers where score >= hard and confidence >= confident.
-
-    With probability at least 1 - `delta` over the `n` rows they were chosen on, the system agrees on at
-    least `agreement_target` of like requests. `agreement_lower_bound` is the bound of the chosen pair,
-    `student_share` its share of requests answered by the student. Not `feasible`: no pair was shown to keep
-    the target for less than the teacher's price, and everything goes to the teacher.
-    """
-
-    hard: float
-    confident: float
-    agreement_target: float
-    delta: float
-    n: int
-    student_share: float
-    agreement_lower_bound: float
-    feasible: bool
 
 
 @dataclass(frozen=True, slots=True)

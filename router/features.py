@@ -1,25 +1,30 @@
 """What the router looks at: the view of a request, and its features."""
 
-from collections.abc import Mapping, Sequence
+import math
+import operator
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Final, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix
 
-from router.hashing import CHAR_BUCKETS, WORD_BUCKETS, char_ngrams, word_ngrams
+from router.hashing import CHAR_BUCKETS, WORD_BUCKETS, ngrams
+from router.lexicon import Lexicon
 
-__all__ = ("FEATURES", "RequestView", "feature_row", "features")
+__all__ = ("FEATURES", "RequestView", "dot", "feature_row")
 
 EDGE_CHARS = 4_000
 TEXT_PARTS = frozenset({"text", "input_text", "output_text", "refusal"})
 SCHEMA_FORMATS = frozenset({"json_schema", "json_object"})
 FULLWIDTH_QUESTION = "\uff1f"
+EFFORTS = frozenset({"none", "minimal", "low", "medium", "high", "xhigh", "max"})
 DIGITS = "0123456789"
 CODE_CHARS = "{}[]();=<>_"
 COUNTS = 9
+COUNTS_NORM = math.sqrt(COUNTS)
 FEATURES = WORD_BUCKETS + CHAR_BUCKETS + COUNTS
+COUNT_COLUMNS = np.arange(WORD_BUCKETS + CHAR_BUCKETS, FEATURES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +41,8 @@ class RequestView:
     wants_schema: bool = False
     n: int = 1
     max_tokens: int | None = None
+    unserved: bool = False
+    """True for a request with one of the `UNSERVED` fields: no student can do it, whatever it says."""
 
     @staticmethod
     def from_body(body: Mapping[str, object]) -> "RequestView":
@@ -51,6 +58,7 @@ class RequestView:
             wants_schema=_string(_mapping(body.get("response_format")).get("type")) in SCHEMA_FORMATS,
             n=_positive(body.get("n")) or 1,
             max_tokens=_positive(body.get("max_completion_tokens")) or _positive(body.get("max_tokens")),
+            unserved=any(UNSERVED[name](body[name]) for name in UNSERVED.keys() & body.keys()),
         )
 
     def text(self) -> str:
@@ -58,37 +66,34 @@ class RequestView:
         return "\n".join(text for role, text in self.messages if role == "user")
 
 
-def features(views: Sequence[RequestView]) -> csr_matrix:
-    """Feature matrix of shape (len(views), FEATURES), float64, stateless.
+def dot(view: RequestView, lexicon: Lexicon, weights: Sequence[float]) -> float | None:
+    """The product of `feature_row` with the weights at a fraction of its cost; None where the lexicon cannot tell."""
+    text = view.text()
+    found = lexicon.dot(text.casefold(), weights)
+    if found is None:
+        return None
+    return found + sum(map(operator.mul, _counts(view, len(text), text), weights[-COUNTS:]))
+
+
+def feature_row(view: RequestView) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Features of a request as (column indices, values), stateless.
 
     Blocks: hashed word 1-2-grams and hashed character 2-5-grams of unit norm, and scaled counts of norm at
     most 1. At most the first and the last 4,000 characters of the text are read.
     """
-    rows = [feature_row(view) for view in views]
-    ends = np.cumsum([0, *(indices.size for indices, _ in rows)])
-    indices = np.concatenate([np.zeros(0, dtype=np.int64), *(indices for indices, _ in rows)])
-    values = np.concatenate([np.zeros(0), *(values for _, values in rows)])
-    return csr_matrix((values, indices, ends), shape=(len(rows), FEATURES))
-
-
-def feature_row(view: RequestView) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """One row of `features` as (column indices, values), without the cost of a sparse matrix."""
     text = view.text()
     read = text if len(text) <= 2 * EDGE_CHARS else f"{text[:EDGE_CHARS]}\n{text[-EDGE_CHARS:]}"
-    folded = read.casefold()
-    words, word_weights = word_ngrams(folded)
-    chars, char_weights = char_ngrams(folded)
-    counts = _counts(view, len(text), read)
-    indices = np.concatenate((words, chars + WORD_BUCKETS, np.arange(COUNTS) + (WORD_BUCKETS + CHAR_BUCKETS)))
-    return indices, np.concatenate((word_weights, char_weights, counts))
+    columns, weights = ngrams(read.casefold())
+    counts = np.array(_counts(view, len(text), read))
+    return np.concatenate((columns, COUNT_COLUMNS)), np.concatenate((weights, counts))
 
 
-def _counts(view: RequestView, length: int, read: str) -> NDArray[np.float64]:
+def _counts(view: RequestView, length: int, read: str) -> list[float]:
     # Each count is scaled to [0, 1], and the block's norm to at most 1, so that no block outweighs another.
     chars = max(len(read), 1)
     scaled = (
-        min(np.log1p(len(view.messages)) / 4.0, 1.0),
-        min(np.log1p(length) / 12.0, 1.0),
+        min(math.log1p(len(view.messages)) / 4.0, 1.0),
+        min(math.log1p(length) / 12.0, 1.0),
         sum(map(read.count, DIGITS)) / chars,
         sum(map(read.count, CODE_CHARS)) / chars,
         "```" in read,
@@ -97,7 +102,7 @@ def _counts(view: RequestView, length: int, read: str) -> NDArray[np.float64]:
         view.has_tools,
         view.wants_schema,
     )
-    return np.array(scaled, dtype=np.float64) / np.sqrt(COUNTS)
+    return [value / COUNTS_NORM for value in scaled]
 
 
 def _content(content: object) -> tuple[str, bool]:
@@ -132,3 +137,36 @@ def _string(value: object) -> str:
 
 def _positive(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
+
+
+def _is_given(value: object) -> bool:
+    return value is not None and value is not False
+
+
+def _wants_more_than_text(modalities: object) -> bool:
+    return any(modality != "text" for modality in _list(modalities))
+
+
+def _is_unknown_effort(effort: object) -> bool:
+    return effort is not None and _string(effort) not in EFFORTS
+
+
+def _has_other_tools(tools: object) -> bool:
+    return any(_mapping(tool).get("type", "function") != "function" for tool in _list(tools))
+
+
+# `prediction`, `verbosity`, `service_tier` and `store` are hints that do not change what an answer is: a student
+# passes over them. `response_format`, `logit_bias`, `seed`, `stop` and `logprobs` its engine has.
+UNSERVED: Final[dict[str, Callable[[object], bool]]] = {
+    "audio": _is_given,
+    "functions": _is_given,
+    "modalities": _wants_more_than_text,
+    "prompt_embeds": _is_given,
+    "reasoning_effort": _is_unknown_effort,
+    "tools": _has_other_tools,
+    "web_search_options": _is_given,
+}
+"""Fields of a request that no student's engine has, each with what tells whether it is asked for.
+
+An engine passes over a field that it does not know, so the answer would lack what was asked without saying so.
+"""

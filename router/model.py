@@ -1,21 +1,26 @@
 """The trained router: two calibrated linear models and the thresholds, kept as safetensors and JSON."""
 
 import hashlib
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
-from scipy.sparse import csr_matrix
-from scipy.special import expit, logit
 
-from router.calibration import Thresholds
-from router.features import FEATURES, RequestView, feature_row
+from router.features import FEATURES, RequestView, dot, feature_row
+from router.lexicon import Lexicon
 from router.signals import SIGNALS, TokenLogprob, confidence_signals
+from router.thresholds import Thresholds
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
 
 __all__ = ("SCHEMA_VERSION", "Coefficients", "RouterFileError", "RouterModel", "TrainingSummary", "score_logit")
 
@@ -45,14 +50,14 @@ class Coefficients:
     confidence_bias: float
     needs_logprobs: bool
 
-    def scores(self, matrix: csr_matrix) -> NDArray[np.float64]:
+    def scores(self, matrix: "csr_matrix") -> NDArray[np.float64]:
         """P(agreement | request) for each row of `features`, shape (n,)."""
-        return expit(matrix @ self.classifier_weights.astype(np.float64) + self.classifier_bias)
+        return _expit(matrix @ self.classifier_weights.astype(np.float64) + self.classifier_bias)
 
     def confidences(self, scores: NDArray[np.float64], signals: NDArray[np.float64]) -> NDArray[np.float64]:
         """P(agreement | request, logprobs), shape (n,), from scores (n,) and signals (n, len(SIGNALS))."""
         evidence = np.column_stack((signals, score_logit(scores)))
-        return expit(evidence @ self.confidence_weights + self.confidence_bias)
+        return _expit(evidence @ self.confidence_weights + self.confidence_bias)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,21 +94,31 @@ class RouterModel:
     thresholds: Thresholds
     training: TrainingSummary
     schema_version: int = SCHEMA_VERSION
+    _lexicon: Lexicon = field(default_factory=Lexicon, init=False, repr=False)
+
+    @cached_property
+    def _weights(self) -> list[float]:
+        """The classifier's weights, to be looked up one by one."""
+        return self.coefficients.classifier_weights.astype(np.float64).tolist()
 
     def score(self, view: RequestView) -> float:
         """P(agreement | request)."""
+        found = dot(view, self._lexicon, self._weights)
+        if found is not None:
+            return _logistic(found + self.coefficients.classifier_bias)
         indices, values = feature_row(view)
         weights = self.coefficients.classifier_weights[indices]
-        return float(expit(weights @ values + self.coefficients.classifier_bias))
+        return _logistic(float(weights @ values) + self.coefficients.classifier_bias)
 
     def confidence(self, score: float, tokens: Sequence[TokenLogprob]) -> float:
         """P(agreement | request, the student's logprobs); 0 if it was trained with logprobs and gets none."""
         fit = self.coefficients
         if fit.needs_logprobs and not tokens:
             return 0.0
-        signals = fit.confidence_weights[:-1] @ confidence_signals(tokens)
-        logits = fit.confidence_weights[-1] * score_logit(score)
-        return float(expit(signals + logits + fit.confidence_bias))
+        bounded = min(max(score, SCORE_EDGE), 1.0 - SCORE_EDGE)
+        signals = float(fit.confidence_weights[:-1] @ confidence_signals(tokens))
+        logits = float(fit.confidence_weights[-1]) * math.log(bounded / (1.0 - bounded))
+        return _logistic(signals + logits + fit.confidence_bias)
 
     def save(self, folder: Path) -> None:
         """Write router.safetensors and router.json into `folder`, made if it is missing. Raises OSError."""
@@ -145,9 +160,22 @@ class RouterModel:
         return RouterModel(coefficients, described.thresholds, described.training)
 
 
+def _logistic(x: float) -> float:
+    """`_expit` of one number, without an array's overhead."""
+    small = math.exp(-abs(x))
+    return (1.0 if x >= 0 else small) / (1.0 + small)
+
+
 def score_logit(scores: NDArray[np.float64] | float) -> NDArray[np.float64]:
     """Log-odds of a score, bounded so that a score of 0 or 1 stays finite."""
-    return logit(np.clip(scores, SCORE_EDGE, 1.0 - SCORE_EDGE))
+    bounded = np.clip(scores, SCORE_EDGE, 1.0 - SCORE_EDGE)
+    return np.log(bounded / (1.0 - bounded))
+
+
+def _expit(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    # by the half that does not overflow
+    small = np.exp(-np.abs(x))
+    return np.where(x >= 0, 1.0, small) / (1.0 + small)
 
 
 def _described(content: bytes) -> _RouterFile:

@@ -8,7 +8,7 @@ from router.features import RequestView
 from router.model import RouterModel
 from router.signals import TokenLogprob
 
-__all__ = ("Capabilities", "Decision", "decide", "escalate")
+__all__ = ("Capabilities", "Decision", "decide", "escalate", "supported")
 
 BYTES_PER_TOKEN = 3
 
@@ -36,7 +36,7 @@ def decide(view: RequestView, model: RouterModel | None, capabilities: Capabilit
     """Route of a request before the student has said anything."""
     if model is None:
         return Decision("teacher", "no_release", None, 1.0)
-    if not _supported(view, capabilities):
+    if not supported(view, capabilities):
         return Decision("teacher", "unsupported", None, 1.0)
     score = model.score(view)
     if model.thresholds.feasible and score >= model.thresholds.hard:
@@ -51,9 +51,11 @@ def escalate(model: RouterModel, score: float, tokens: Sequence[TokenLogprob]) -
     return not answered, confidence
 
 
-def _supported(view: RequestView, capabilities: Capabilities) -> bool:
+def supported(view: RequestView, capabilities: Capabilities) -> bool:
+    """Whether a student with these capabilities can take the request at all."""
     return (
         view.n == 1
+        and not view.unserved
         and (capabilities.images or not view.has_images)
         and (capabilities.tools or not view.has_tools)
         and _prompt_tokens(view) + (view.max_tokens or 1) <= capabilities.context_tokens

@@ -17,7 +17,8 @@ from sklearn.model_selection import StratifiedKFold
 
 from router.calibration import Prices, choose_thresholds
 from router.evaluate import calibration_error
-from router.features import FEATURES, RequestView, features
+from router.features import FEATURES, RequestView
+from router.matrix import features
 from router.model import Coefficients, RouterModel, TrainingSummary, score_logit
 from router.signals import SIGNALS, TokenLogprob, confidence_signals
 

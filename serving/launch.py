@@ -32,7 +32,7 @@ def kill_group() -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Start ``arguments[1:]``, pass SIGTERM on to it, return its exit status (128 + signal if killed)."""
+    """Start ``arguments[1:]``, pass SIGTERM and SIGHUP on to it, return its exit status (128 + signal if killed)."""
     parent = int(arguments[0])
     child = subprocess.Popen(arguments[1:], preexec_fn=die_with_launcher)  # noqa: PLW1509 (one thread)
 
@@ -40,6 +40,7 @@ def main(arguments: list[str]) -> int:
         child.send_signal(signum)
 
     signal.signal(signal.SIGTERM, forward)
+    signal.signal(signal.SIGHUP, forward)
     while child.poll() is None:
         if os.getppid() != parent:
             kill_group()

@@ -30,5 +30,11 @@ class StudentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Further arguments for vLLM's server."""
     connect_timeout_seconds: float = 2.0
     """How long a connection may take."""
+    first_byte_timeout_seconds: float = 60.0
+    """Longest wait for the first bytes of an answer, connecting included; ``timeout_seconds`` bounds it too."""
     timeout_seconds: float = 60.0
     """Longest wait for the next bytes of an answer."""
+    total_timeout_seconds: float = 120.0
+    """Longest time for all attempts and the whole answer."""
+    retries: int = 1
+    """Further attempts over all ready students, before the first byte of an answer."""

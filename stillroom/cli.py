@@ -9,7 +9,7 @@ from click.exceptions import Exit, NoArgsIsHelpError
 from sqlalchemy.exc import SQLAlchemyError
 
 from ledger.jobs import JobError
-from ledger.keys import KeyNameError, ScopeError
+from ledger.keys import KeyNameError, PolicyError, ScopeError
 from ledger.releases import ReleaseError
 from serving.weights import WeightsError
 from stillroom.commands import demo, distill, keys, ledger, run
@@ -46,7 +46,7 @@ def main() -> None:
         sys.exit(130)
     except Exit as error:
         sys.exit(error.exit_code)
-    except (SettingsError, ScopeError) as error:
+    except (SettingsError, PolicyError, ScopeError) as error:
         _fail(str(error), 2)
     except (CommandFailed, JobError, KeyNameError, ReleaseError, WeightsError) as error:
         _fail(str(error), 1)

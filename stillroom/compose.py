@@ -5,30 +5,53 @@ import logging
 import signal
 import sys
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
 import structlog
-import uvicorn
 from litestar import Litestar
 
 from dashboards.pages import handlers as pages
-from distill.job import JobContext
-from distill.worker import owner_name
-from gateway.app import GatewayConfig, build_app
-from gateway.hygiene import refuse_bad_headers
+from gateway.app import build_app, reconfigure
+from gateway.parts import GatewayConfig
+from gateway.server import Server, ignore_signals, listen, make_server, settle_memory
 from ledger.store import Store, open_store
-from serving.fleet import Fleet
-from stillroom.settings import Settings
+from stillroom.output import unfailing
+from stillroom.settings import Settings, SettingsError, changed_settings
+
+if TYPE_CHECKING:
+    from distill.job import JobContext
+    from serving.fleet import Fleet
 
 __all__ = (
+    "Reloading",
     "build_fleet",
     "build_gateway",
     "configure_logging",
+    "gateway_config",
     "job_context",
     "open_ledger",
     "run_gateway",
     "until_signalled",
 )
+
+AT_START: Final = (
+    "auth.",
+    "distill.",
+    "gateway.host",
+    "gateway.max_body_bytes",
+    "gateway.max_header_bytes",
+    "gateway.port",
+    "home",
+    "store.",
+    "student.device",
+    "student.engine_args",
+    "student.weights",
+)
+"""What is read at the start of a process only. A gateway that asks for keys never ceases to while it listens."""
+
+log = structlog.get_logger(__name__)
 
 
 def configure_logging() -> None:
@@ -41,7 +64,7 @@ def configure_logging() -> None:
             structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(unfailing(sys.stderr)),
         cache_logger_on_first_use=True,
     )
 
@@ -52,9 +75,9 @@ def open_ledger(settings: Settings) -> Store:
     return open_store(settings.store_url)
 
 
-def build_gateway(settings: Settings, store: Store) -> Litestar:
-    """The gateway's application with the ops pages."""
-    config = GatewayConfig(
+def gateway_config(settings: Settings) -> GatewayConfig:
+    """The gateway's part of the settings."""
+    return GatewayConfig(
         gateway=settings.gateway,
         auth=settings.auth,
         teacher=settings.teacher,
@@ -62,40 +85,77 @@ def build_gateway(settings: Settings, store: Store) -> Litestar:
         router=settings.router,
         aliases=settings.aliases,
         spool=settings.home_path / "spool",
+        embeddings=settings.embeddings,
     )
-    return build_app(config, store, pages)
 
 
-def run_gateway(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT: then stop accepting, let streams finish, flush the spool."""
+def build_gateway(settings: Settings, store: Store) -> Litestar:
+    """The gateway's application with the ops pages."""
+    return build_app(gateway_config(settings), store, pages)
+
+
+def run_gateway(settings: Settings, read_again: Callable[[], Settings]) -> None:
+    """Serve until SIGTERM or SIGINT: then stop accepting, let streams finish, flush the spool.
+
+    SIGHUP has the settings read again. Raises ``OSError`` where the address cannot be listened on.
+    """
+    # until there is a loop to take it, one that comes early must not end the process
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     store = open_ledger(settings)
     app = build_gateway(settings, store)
-    config = uvicorn.Config(
-        refuse_bad_headers(app, settings.gateway.max_header_bytes),  # pyright: ignore[reportArgumentType]
-        host=settings.gateway.host,
-        port=settings.gateway.port,
-        loop="uvloop",
-        http="httptools",
-        lifespan="on",
-        access_log=False,
-        log_level="warning",
-        server_header=False,
-        timeout_graceful_shutdown=int(settings.gateway.drain_seconds),
-    )
-    # uvicorn drains, then raises the signal again: taken here, so that an orderly end has status 0
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda _number, _frame: None)
-    uvicorn.Server(config).run()
+    server = make_server(app, settings.gateway)
+    listener = listen(settings.gateway.host, settings.gateway.port)
+    settle_memory()
+
+    async def serve() -> None:
+        reloading = Reloading(app, server, settings, read_again)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reloading.run)
+        await server.serve([listener])
+
+    ignore_signals()
+    with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
+        runner.run(serve())
     store.close()
 
 
-def build_fleet(settings: Settings, store: Store, on_change: Callable[[str, str], None]) -> Fleet:
+@dataclass
+class Reloading:
+    """Takes the settings in again while the gateway serves; a bad file changes nothing."""
+
+    app: Litestar
+    server: Server
+    started: Settings
+    read_again: Callable[[], Settings]
+    _current: Settings | None = None
+
+    def run(self) -> None:
+        """Read them, and serve new requests by them. Logs one line: what changed, or what is wrong."""
+        try:
+            new = self.read_again()
+        except SettingsError as error:
+            log.error("settings_refused", error=str(error))
+            return
+        late = [key for key in changed_settings(self.started, new) if key.startswith(AT_START)]
+        changed = [key for key in changed_settings(self._current or self.started, new) if key not in late]
+        kept = msgspec.structs.replace(new, auth=self.started.auth)
+        reconfigure(self.app, gateway_config(kept))
+        self.server.configure(new.gateway)
+        self._current = new
+        log.info("settings_reloaded", changed=changed, need_a_restart=late)
+
+
+def build_fleet(settings: Settings, store: Store, on_change: Callable[[str, str], None]) -> "Fleet":
     """The keeper of this machine's students."""
+    from serving.fleet import Fleet
+
     return Fleet(store, settings.student, settings.home_path / "logs", on_change)
 
 
-def job_context(settings: Settings, store: Store, on_progress: Callable[[str, dict[str, Any]], None]) -> JobContext:
+def job_context(settings: Settings, store: Store, on_progress: Callable[[str, dict[str, Any]], None]) -> "JobContext":
     """What a worker in this process brings to a job."""
+    from distill.job import JobContext
+    from distill.worker import owner_name
+
     return JobContext(
         store=store,
         home=settings.home_path,

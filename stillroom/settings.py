@@ -6,18 +6,18 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import UnionType
-from typing import Any, Final, get_args, get_origin
+from typing import Any, Final, cast, get_args, get_origin
 from urllib.parse import urlsplit
 
 import msgspec
 
 from distill.settings import DistillSettings
-from gateway.settings import AuthSettings, GatewaySettings, TeacherSettings
+from gateway.settings import AuthSettings, EmbeddingsSettings, GatewaySettings, TeacherSettings
 from ledger.store import sqlite_url
 from router.settings import RouterSettings
 from serving.settings import StudentSettings
 
-__all__ = ("Settings", "SettingsError", "StoreSettings", "load_settings")
+__all__ = ("Settings", "SettingsError", "StoreSettings", "changed_settings", "load_settings")
 
 DEFAULT_FILE: Final = "stillroom.toml"
 PREFIX: Final = "STILLROOM_"
@@ -25,8 +25,19 @@ LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 RESERVED: Final = ("auto", "student", "teacher")
 SHARE: Final = (0, 1)
 COUNT: Final = (1, 1e9)
+WAIT: Final = (0.01, 86_400)
+RETRIES: Final = (0, 20)
 RANGES: Final[dict[str, tuple[float, float]]] = {
     "gateway.port": (0, 65_535),
+    "gateway.drain_delay_seconds": (0, 3_600),
+    "gateway.max_in_flight": COUNT,
+    "gateway.total_timeout_seconds": WAIT,
+    "teacher.first_byte_timeout_seconds": WAIT,
+    "teacher.total_timeout_seconds": WAIT,
+    "teacher.retries": RETRIES,
+    "student.first_byte_timeout_seconds": WAIT,
+    "student.total_timeout_seconds": WAIT,
+    "student.retries": RETRIES,
     "router.agreement_target": SHARE,
     "router.confidence": SHARE,
     "router.explore_share": SHARE,
@@ -79,6 +90,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a job takes, and what lets its release go live."""
     aliases: dict[str, str] = {}
     """Further model names that clients may send, each for ``auto``, ``student`` or ``teacher``."""
+    embeddings: EmbeddingsSettings = EmbeddingsSettings()
+    """Where embeddings are answered, if anywhere."""
     auth: AuthSettings = AuthSettings()
     """Whether API keys are asked for."""
     store: StoreSettings = StoreSettings()
@@ -119,6 +132,21 @@ def load_settings(path: Path | None, environment: Mapping[str, str] = os.environ
         raise SettingsError(f"{variable or path or DEFAULT_FILE}: {why}") from error
     _check(settings)
     return settings
+
+
+def changed_settings(old: Settings, new: Settings) -> list[str]:
+    """The keys whose values differ."""
+    return list(_changed(msgspec.to_builtins(old), msgspec.to_builtins(new), ""))
+
+
+def _changed(old: Any, new: Any, where: str) -> Iterator[str]:
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        if old != new:
+            yield where
+        return
+    before, after = cast("dict[str, Any]", old), cast("dict[str, Any]", new)
+    for name in sorted(before.keys() | after.keys()):
+        yield from _changed(before.get(name), after.get(name), f"{where}.{name}" if where else name)
 
 
 def _file_values(path: Path | None) -> dict[str, Any]:
@@ -172,7 +200,17 @@ def _check_keys(values: Any, shape: Any, where: str) -> None:
             allowed = ", ".join(sorted(fields))
             shown = "(not shown)" if isinstance(value, str) and SECRET.search(key) else repr(value)
             raise SettingsError(f"unknown setting {where}{key} = {shown}; allowed here: {allowed}")
-        _check_keys(value, _struct_of(fields[key]), f"{where}{key}.")
+        for name, table in _tables(f"{where}{key}", value):
+            _check_keys(table, _struct_of(fields[key]), f"{name}.")
+
+
+def _tables(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """A table, or those of a list of tables."""
+    if not isinstance(value, list):
+        yield name, value
+        return
+    for index, table in enumerate(cast("list[Any]", value)):
+        yield f"{name}[{index}]", table
 
 
 def _struct_of(annotation: Any) -> Any:
@@ -213,6 +251,8 @@ def _check(settings: Settings) -> None:
         _check_number(name, value)
     for name, url in (
         ("teacher.base_url", settings.teacher.base_url),
+        ("embeddings.base_url", settings.embeddings.base_url),
+        *((f"teacher.fallbacks[{i}].base_url", each.base_url) for i, each in enumerate(settings.teacher.fallbacks)),
         ("student.base_url", settings.student.base_url),
     ):
         if url is not None and not _is_http_url(url):
@@ -228,6 +268,10 @@ def _numbers(table: msgspec.Struct, where: str) -> Iterator[tuple[str, float]]:
         value = getattr(table, name)
         if isinstance(value, msgspec.Struct):
             yield from _numbers(value, f"{where}{name}.")
+        elif isinstance(value, tuple):
+            for index, each in enumerate(cast("tuple[Any, ...]", value)):
+                if isinstance(each, msgspec.Struct):
+                    yield from _numbers(each, f"{where}{name}[{index}].")
         elif isinstance(value, int | float) and not isinstance(value, bool):
             yield f"{where}{name}", value
 

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import random
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -31,17 +32,25 @@ class _Part:
     exits: list[int] = field(default_factory=list[int])
 
 
-async def run_all(config: Path | None, logs: Path, stop: asyncio.Event, say: Callable[[str], None]) -> int:
-    """Run the parts until ``stop``. A part that ends is started again after a growing pause.
+async def run_all(
+    config: Path | None, logs: Path, told: tuple[asyncio.Event, asyncio.Event], say: Callable[[str], None]
+) -> int:
+    """Run the parts until the first event of ``told``; the second has the gateway read its settings again.
+
+    A part that ends is started again after a growing pause.
 
     Returns 2 when a part refuses its settings, 0 otherwise.
     """
     options = ["--config", str(config)] if config else []
     parts = [_Part(name, ["-m", "stillroom.cli", *options, name]) for name in PARTS]
     status = 0
+    stop, reload = told
     while not stop.is_set() and status == 0:
         for part in parts:
             status = status or await _keep(part, logs, say)
+        if reload.is_set():
+            reload.clear()
+            _hang_up(parts[0])
         try:
             await asyncio.wait_for(stop.wait(), 0.2)
         except TimeoutError:
@@ -71,6 +80,11 @@ async def _keep(part: _Part, logs: Path, say: Callable[[str], None]) -> int:
                 stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
             )  # fmt: skip
     return 0
+
+
+def _hang_up(part: _Part) -> None:
+    if part.process is not None and part.process.returncode is None:
+        part.process.send_signal(signal.SIGHUP)
 
 
 async def _stop(part: _Part, say: Callable[[str], None]) -> None:

@@ -2,6 +2,7 @@
 
 import os
 
+import pytest
 from hypothesis import settings
 
 pytest_plugins = ["tests.engine_fixtures"]
@@ -12,3 +13,11 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 settings.register_profile("stillroom", deadline=None)
 settings.load_profile("stillroom")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Processes that run tests side by side share nothing, so a file stays in one, and so does the one engine."""
+    for item in items:
+        needs_engine = "tiny_engine" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("engine" if needs_engine else str(item.path)))

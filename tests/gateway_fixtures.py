@@ -6,7 +6,6 @@ To use it: import the fixtures into a folder's ``conftest.py``.
 import contextlib
 import json
 import os
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,13 +16,13 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-import uvicorn
 from litestar import Litestar
 
 from dashboards.pages import handlers as pages
 from gateway import recorder
 from gateway.app import GatewayConfig, build_app
-from gateway.hygiene import refuse_bad_headers
+from gateway.breaker import Breaker
+from gateway.server import listen, make_server
 from gateway.settings import AuthSettings, GatewaySettings, TeacherSettings
 from ledger import keys, releases, replicas, requests
 from ledger.prices import Price
@@ -199,18 +198,8 @@ def go_live(store: Store, folder: Path, router: RouterModel) -> None:
 @contextlib.contextmanager
 def serving(app: Litestar, drain_seconds: int) -> Iterator[str]:
     """The application behind uvicorn, as the command line runs it. Yields its URL."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(
-        refuse_bad_headers(app, 32 * 1024),
-        loop="uvloop",
-        http="httptools",
-        ws="none",
-        lifespan="on",
-        access_log=False,
-        log_config=None,
-        timeout_graceful_shutdown=drain_seconds,
-    )
-    server = uvicorn.Server(config)
+    listener = listen("127.0.0.1", 0)
+    server = make_server(app, GatewaySettings(drain_seconds=drain_seconds))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:
@@ -251,6 +240,14 @@ def running_world(
         yield world
 
 
+def trust(world: World) -> None:
+    """Forget what failed, as a gateway that is started again does."""
+    for side in (world.app.state.relay.teacher, world.app.state.relay.student):
+        for member in side.members:
+            member.breaker = Breaker()
+            side._show(member)
+
+
 @pytest.fixture(scope="module")
 def module_world(router: RouterModel, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with running_world(tmp_path_factory.mktemp("gateway"), router) as world:
@@ -259,7 +256,8 @@ def module_world(router: RouterModel, tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.fixture
 def world(module_world: World) -> World:
-    """The module's world, its upstreams well again."""
+    """The module's world, its upstreams well again, and trusted again."""
+    trust(module_world)
     module_world.student.reset(Script(text="The student says good day.", logprob=SURE))
     module_world.teacher.reset(Script(text="The teacher says good day."))
     return module_world

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,8 +51,14 @@ class Seen:
     path: str
     headers: dict[str, str]
     body: dict[str, Any]
+    raw: bytes = b""
+    """The body to the byte."""
+    peer: int = 0
+    """The gateway's port: the same for all requests of one connection."""
     left: threading.Event = field(default_factory=threading.Event)
     """Set when the gateway closed the connection before the answer was over."""
+    over: threading.Event = field(default_factory=threading.Event)
+    """Set when nothing is sent any more: the answer is over, or the gateway left."""
 
 
 class ScriptedUpstream:
@@ -60,6 +66,7 @@ class ScriptedUpstream:
 
     def __init__(self) -> None:
         self.script = Script()
+        self.first: list[Script] = []
         self.seen: list[Seen] = []
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -72,9 +79,9 @@ class ScriptedUpstream:
     def _run(self, coroutine) -> Any:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(10)
 
-    def reset(self, script: Script | None = None) -> None:
-        """Forget what was seen, and follow this script."""
-        self.script, self.seen = script or Script(), []
+    def reset(self, script: Script | None = None, first: Iterable[Script] = ()) -> None:
+        """Forget what was seen, and follow this script, after those that are first, each for one request."""
+        self.script, self.first, self.seen = script or Script(), list(first), []
 
     def close(self) -> None:
         async def end() -> None:
@@ -90,27 +97,38 @@ class ScriptedUpstream:
         self._loop.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
-            while await self._exchange(reader, writer):
-                pass
+        # a handler that ends cancelled is logged as an error, and that is how `close` ends it
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            head: bytes | None = await reader.readuntil(b"\r\n\r\n")
+            while head is not None:
+                head = await self._exchange(head, reader, writer)
         writer.close()
 
-    async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        head, *lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").strip().split("\r\n")
+    async def _exchange(
+        self, raw_head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> bytes | None:
+        """Answer a request. Returns the next one's head, None where the connection is to be closed."""
+        head, *lines = raw_head.decode("latin-1").strip().split("\r\n")
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
         raw = await reader.readexactly(int(headers.get("content-length", 0)))
-        seen = Seen(head.split(" ")[1], headers, json.loads(raw or b"{}"))
+        seen = Seen(head.split(" ")[1], headers, json.loads(raw or b"{}"), raw, writer.get_extra_info("peername")[1])
         self.seen.append(seen)
-        answering = asyncio.ensure_future(self._answer(writer, seen, self.script))
-        while not answering.done():
-            await asyncio.wait((answering,), timeout=0.01)
-            if not answering.done() and (reader.at_eof() or reader.exception()):
+        script = self.first.pop(0) if self.first else self.script
+        answering = asyncio.ensure_future(self._answer(writer, seen, script))
+        # read on meanwhile: that is how it is known at once that the gateway left
+        coming = asyncio.ensure_future(reader.readuntil(b"\r\n\r\n"))
+        try:
+            await asyncio.wait((answering, coming), return_when=asyncio.FIRST_COMPLETED)
+            if not answering.done() or isinstance(answering.exception(), ConnectionError):
                 seen.left.set()
-                answering.cancel()
-                return False
-        if isinstance(answering.exception(), ConnectionError):
-            seen.left.set()
-        return answering.result()
+                return None
+            seen.over.set()
+            return await coming if answering.result() else None
+        finally:
+            seen.over.set()
+            for task in (answering, coming):
+                task.cancel()
+            await asyncio.gather(answering, coming, return_exceptions=True)
 
     async def _answer(self, writer: asyncio.StreamWriter, seen: Seen, script: Script) -> bool:
         """Whether the connection stays open."""
@@ -165,9 +183,10 @@ def token_logprobs(token: str, logprob: float, top: int) -> dict[str, Any]:
 
 
 def _logprobs(body: dict[str, Any], script: Script, tokens: list[str]) -> dict[str, Any] | None:
-    if not body.get("logprobs"):
+    asked = body.get("logprobs")
+    if asked is None or asked is False:
         return None
-    top = body.get("top_logprobs") or 0
+    top = asked if "prompt" in body else body.get("top_logprobs") or 0
     return {"content": [token_logprobs(token, script.logprob, top) for token in tokens], "refusal": None}
 
 
@@ -181,7 +200,28 @@ def whole_answer(body: dict[str, Any], script: Script) -> dict[str, Any]:
     }
     choices = [choice | {"index": i} for i in range(2 if body.get("n") == 2 else 1)]
     head = {"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": body["model"]}
-    return {**head, "choices": choices, "usage": usage(len(script.tokens)), **script.extra}
+    return as_asked(body, {**head, "choices": choices, "usage": usage(len(script.tokens)), **script.extra})
+
+
+def as_asked(body: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
+    """A chat's answer or chunk, in the older shape where it was asked for by a prompt."""
+    if "prompt" not in body:
+        return answer
+    return answer | {"object": "text_completion", "choices": [_older(choice) for choice in answer["choices"]]}
+
+
+def _older(choice: dict[str, Any]) -> dict[str, Any]:
+    said = choice.get("message") or choice.get("delta") or {}
+    logprobs, tokens = None, (choice["logprobs"] or {}).get("content")
+    if tokens is not None:
+        logprobs = {
+            "text_offset": list(range(len(tokens))),
+            "token_logprobs": [token["logprob"] for token in tokens],
+            "tokens": [token["token"] for token in tokens],
+            "top_logprobs": [{top["token"]: top["logprob"] for top in token["top_logprobs"]} for token in tokens],
+        }
+    kept = {name: choice[name] for name in ("index", "finish_reason")}
+    return kept | {"text": said.get("content") or "", "logprobs": logprobs}
 
 
 def stream_events(body: dict[str, Any], script: Script) -> Iterator[bytes]:
@@ -201,7 +241,7 @@ def stream_events(body: dict[str, Any], script: Script) -> Iterator[bytes]:
         choice = {"index": 0, "delta": delta, "finish_reason": finish, "logprobs": None}
         if tokens:
             choice["logprobs"] = _logprobs(body, script, tokens)
-        return event(base | {"choices": [choice]} | ({"usage": usage(count)} if running else {}))
+        return event(as_asked(body, base | {"choices": [choice]} | ({"usage": usage(count)} if running else {})))
 
     yield chunk({"role": "assistant", "content": ""}, [], 0)
     for number, token in enumerate(script.tokens, 1):

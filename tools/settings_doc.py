@@ -53,18 +53,26 @@ def _sections(shape: type[msgspec.Struct], table: str) -> Iterator[str]:
     meanings = field_docs(shape)
     rows = ["| key | type | default | meaning |", "| --- | --- | --- | --- |"]
     inner: list[tuple[type[msgspec.Struct], str]] = []
+    path = table.strip("[]")
     for field in msgspec.structs.fields(shape):
-        key = f"{table}.{field.name}" if table else field.name
+        key = f"{path}.{field.name}" if path else field.name
         if is_struct(field.type):
             inner.append((field.type, key))
             continue
         cells = (f"`{key}`", type_name(field.type), _default(field), meanings[field.name])
+        if is_struct(element := element_type(field.type)):
+            inner.append((element, f"[{key}]"))
         rows.append(f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |")
     title = f"`[{table}]`" if table else "Top level"
     about = (shape.__doc__ or "").split("\n\n")[0].replace("``", "`").replace("\n", " ")
     yield f"\n## {title}\n\n{' '.join(about.split())}\n\n" + "\n".join(rows) + "\n"
     for struct, key in inner:
         yield from _sections(struct, key)
+
+
+def element_type(annotation: Any) -> Any:
+    """What a list holds; None for anything else."""
+    return get_args(annotation)[0] if get_origin(annotation) is tuple else None
 
 
 def is_struct(annotation: Any) -> bool:
@@ -88,6 +96,8 @@ def type_name(annotation: Any) -> str:
     names = {str: "text", int: "integer", float: "number", bool: "true or false"}
     if annotation in names:
         return names[annotation]
+    if is_struct(annotation):
+        return "table"
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin in (types.UnionType, getattr(types, "Union", None)):
         return type_name(next(argument for argument in arguments if argument is not types.NoneType))
@@ -99,6 +109,8 @@ def type_name(annotation: Any) -> str:
 
 
 def _default(field: msgspec.structs.FieldInfo) -> str:
+    if field.required:
+        return "needed"
     value = field.default if field.default is not msgspec.NODEFAULT else field.default_factory()
     if value is None:
         return "unset"

@@ -1,14 +1,16 @@
-"""``ledger stats|expire``."""
+"""``ledger stats|feedback|expire``."""
 
 import math
 from typing import Any
 
 import rich_click as click
 
+from ledger.feedback import newest
 from ledger.records import NANO
 from ledger.requests import expire_contents, latency_quantile, usage_by
+from ledger.responses import expire as expire_responses
 from ledger.store import now_ms
-from stillroom.commands.common import as_json, ledger_of, show_rows
+from stillroom.commands.common import as_json, ledger_of, show_rows, when
 
 __all__ = ("group",)
 
@@ -45,11 +47,33 @@ def stats(context: click.Context, as_json: bool) -> None:
 
 
 @group.command()
+@click.option("--limit", type=click.IntRange(1, 100_000), default=100, show_default=True, help="At most so many.")
+@as_json
+@click.pass_context
+def feedback(context: click.Context, limit: int, as_json: bool) -> None:
+    """The newest feedback: what callers said of the answers they got."""
+    rows = [
+        {
+            "request": said.request_id,
+            "at": when(said.created_at),
+            "key": said.key_id,
+            "score": said.score,
+            "label": said.label,
+            "correction": said.correction,
+            "comment": said.comment,
+        }
+        for said in newest(ledger_of(context), limit)
+    ]
+    show_rows(rows, as_json, "no feedback yet; clients send it to /v1/feedback")
+
+
+@group.command()
 @click.option("--days", type=click.FloatRange(0, 36_500), required=True, help="Keep content younger than this.")
 @click.pass_context
 def expire(context: click.Context, days: float) -> None:
     """Delete the content of older requests; their rows and sums stay."""
     if math.isnan(days):
         raise click.BadParameter("nan is not a number of days.", context, param_hint="'--days'")
-    deleted = expire_contents(ledger_of(context), now_ms() - int(days * DAY_MS))
-    click.echo(f"deleted the content of {deleted} requests")
+    ledger, before = ledger_of(context), now_ms() - int(days * DAY_MS)
+    deleted, responses = expire_contents(ledger, before), expire_responses(ledger, before)
+    click.echo(f"deleted the content of {deleted} requests" + (f", and {responses} responses" if responses else ""))

@@ -1,6 +1,7 @@
 """``up``, ``gateway``, ``serve`` and ``worker``: the processes."""
 
 import asyncio
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ __all__ = ("commands",)
 @click.command()
 @click.pass_context
 def up(context: click.Context) -> None:
-    """Run everything on this machine: gateway, students and worker."""
+    """Run everything on this machine: gateway, students, worker. SIGHUP has the gateway read its settings again."""
     from stillroom.up import run_all
 
     settings = settings_of(context)
@@ -34,7 +35,9 @@ def up(context: click.Context) -> None:
     logs.mkdir(parents=True, exist_ok=True)
 
     async def run() -> int:
-        return await run_all(config, logs, until_signalled(), click.echo)
+        stop, reload = until_signalled(), asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload.set)
+        return await run_all(config, logs, (stop, reload), click.echo)
 
     if asyncio.run(run()):
         raise CommandFailed("a part refused to start; its log says why")
@@ -43,10 +46,10 @@ def up(context: click.Context) -> None:
 @click.command()
 @click.pass_context
 def gateway(context: click.Context) -> None:
-    """Run the gateway alone."""
+    """Run the gateway alone. SIGHUP has it read its settings again."""
     settings = settings_of(context)
     configure_logging()
-    run_gateway(settings)
+    run_gateway(settings, lambda: settings_of(context))
 
 
 @click.command()

@@ -104,7 +104,8 @@ def test_a_doubtful_engine_is_abandoned_for_the_teacher(doubting: World, tiny_en
 def test_a_client_that_leaves_a_stream_frees_the_engine(trusting: World, tiny_engine: TinyEngine):
     with trusting.streaming("Count", max_tokens=900, ignore_eos=True) as answer:
         assert answer.headers["x-stillroom-route"] == "student"
-        next(answer.iter_bytes())
+        chunks = answer.iter_bytes()  # held on to: a response whose iterator is dropped is closed
+        next(chunks)
         wait_until(lambda: running(tiny_engine) == 1, 3)
     wait_until(lambda: running(tiny_engine) == 0, 3)
     row, _ = trusting.recorded(answer.headers["x-request-id"])
@@ -132,3 +133,49 @@ def test_openais_client_streams_from_the_engine(trusting: World):
     assert chunks[-1].usage is not None
     assert chunks[-1].usage.completion_tokens == 9
     assert all(chunk.usage is None for chunk in chunks[:-1])
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_engine_completes_a_prompt_and_is_judged_by_its_logprobs(trusting: World, stream: bool):
+    fields = {"max_tokens": 12, "ignore_eos": True, "temperature": 0}
+    body = {"model": "auto", "prompt": "Hello there", "stream": stream, "logprobs": 2, **fields}
+    answer = trusting.client.post(f"{trusting.url}/v1/completions", json=body, headers=trusting.headers())
+    assert (answer.status_code, answer.headers["x-stillroom-reason"]) == (200, "confident")
+    row, content = trusting.recorded(answer.headers["x-request-id"])
+    assert (row["endpoint"], row["completion_tokens"], row["finish_reason"]) == ("completions", 12, "length")
+    assert 0 <= row["confidence"] <= 1
+    choices = [c for b in (stream_data(answer)[:-1] if stream else [answer.json()]) for c in b["choices"]]
+    assert content is not None
+    assert content.answer == "".join(choice["text"] for choice in choices)
+    listed = [top for choice in choices for top in (choice["logprobs"] or {}).get("top_logprobs", ())]
+    # vLLM lists the two likeliest and the token that it chose, here the likeliest
+    assert [len(top) for top in listed] == [2] * 12
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_doubtful_completion_is_abandoned_for_the_teacher(doubting: World, tiny_engine: TinyEngine, stream: bool):
+    body = {"model": "auto", "prompt": "Hello there", "stream": stream, "max_tokens": 600, "ignore_eos": True}
+    answer = doubting.client.post(f"{doubting.url}/v1/completions", json=body, headers=doubting.headers())
+    assert (answer.status_code, answer.headers["x-stillroom-reason"]) == (200, "low_confidence")
+    row, _ = doubting.recorded(answer.headers["x-request-id"])
+    assert row["attempt_prompt_tokens"] > 1
+    assert 4 <= row["attempt_completion_tokens"] < (100 if stream else 601)
+    wait_until(lambda: running(tiny_engine) == 0, 3)
+
+
+def test_openais_client_gets_responses_from_the_engine(trusting: World):
+    with openai.OpenAI(base_url=f"{trusting.url}/v1", api_key=trusting.secrets["inference"]) as client:
+        first = client.responses.create(
+            model="auto", input="Hi", max_output_tokens=8, extra_body={"ignore_eos": True}, top_logprobs=2
+        )
+        assert (first.status, first.usage is not None and first.usage.output_tokens) == ("incomplete", 8)
+        with client.responses.stream(
+            model="auto", input="And?", previous_response_id=first.id, max_output_tokens=8,
+            extra_body={"ignore_eos": True},
+        ) as stream:  # fmt: skip
+            last = list(stream)[-1]
+    assert last.type == "response.incomplete"
+    assert last.response.output_text
+    assert last.response.usage is not None
+    assert first.usage is not None
+    assert last.response.usage.input_tokens > first.usage.input_tokens

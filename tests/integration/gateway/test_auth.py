@@ -10,7 +10,7 @@ from ledger import keys
 from ledger.store import now_ms
 from tests.gateway_fixtures import World, chat_body
 
-PUBLIC = {"/healthz", "/readyz", "/metrics", "/ops/style.css"}
+PUBLIC = {"/healthz", "/readyz", "/metrics", "/openapi.json", "/ops/style.css"}
 
 
 def endpoints(world: World) -> list[tuple[str, str, str | None]]:

@@ -85,7 +85,11 @@ def test_leaving_while_the_students_stream_is_held_closes_its_call(world: World)
     time.sleep(0.5)
     connection.close()
     assert seen.left.wait(1)
-    assert tagged_row(world, "held")["reason"] == "confident"
+    row = tagged_row(world, "held")
+    assert (row["reason"], row["attempt_prompt_tokens"]) == ("confident", 11)
+    # what was held by then
+    assert 0 <= row["attempt_completion_tokens"] < 4
+    assert row["cost_nano"] > 0
 
 
 def test_leaving_during_the_escalation_keeps_the_attempts_tokens(world: World):

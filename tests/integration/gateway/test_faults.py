@@ -193,11 +193,15 @@ def test_without_teacher_and_student_the_request_is_unavailable(world: World, st
 
 
 @pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize("status", [400, 404, 422, 429])
-def test_the_teachers_refusal_reaches_the_client_as_it_is(world: World, stream: bool, status: int):
+@pytest.mark.parametrize(
+    ("status", "fields"),
+    [(400, {}), (404, {}), (422, {}), (429, {}), (429, {"model": "teacher"}), (429, {"n": 2})],
+    ids=["400", "404", "422", "429", "429 pinned", "429 unsupported"],
+)
+def test_the_teachers_refusal_reaches_the_client_as_it_is(world: World, stream: bool, status: int, fields: dict):
     body = b'{"error":{"message":"slow down","type":"requests","param":null,"code":"rate_limit_exceeded"}}'
     world.teacher.script = Script(status=status, body=body, headers={"retry-after": "3"})
-    answer = world.chat(HARD, stream=stream)
+    answer = world.chat(HARD, stream=stream, **fields)
     assert (answer.status_code, answer.content, answer.headers["retry-after"]) == (status, body, "3")
     row = world.row(answer.headers["x-request-id"])
     assert (row["status"], row["error_code"], row["cost_nano"]) == (status, "upstream_refused", 0)

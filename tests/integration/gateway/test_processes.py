@@ -1,95 +1,42 @@
 """The gateway as a process of its own: killed under load it loses no answered request; told to end, it drains."""
 
 import asyncio
-import contextlib
-import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import pytest
-import sqlalchemy as sa
 
-from ledger import keys, schema
-from ledger.store import Store, open_store, sqlite_url
-from serving.server import free_port
 from tests.gateway_fixtures import TEACHER_KEY, chat_body, wait_until
+from tests.gateway_process import KEY_ENV, GatewayProcess, gateway_process
 from tests.scripted_upstream import Script, ScriptedUpstream
 
 CLIENTS, KILLS = 16, 5
-SETTINGS = """
-home = "{home}"
-[gateway]
-port = {port}
+SETTINGS = f"""
 drain_seconds = 10
 requests_per_minute = 0
 [teacher]
-base_url = "{teacher}"
+base_url = "{{teacher}}"
 model = "frontier"
-api_key_env = "THE_TEACHERS_KEY"
+api_key_env = "{KEY_ENV}"
 """
 
 
-@dataclass
-class Gateway:
-    """``stillroom gateway`` over a ledger and a scripted teacher."""
-
-    home: Path
-    teacher: ScriptedUpstream
-    store: Store
-    secret: str
-    url: str
-    process: subprocess.Popen[bytes] | None = None
-    probe: httpx.Client = field(default_factory=httpx.Client)
-
-    def start(self) -> None:
-        with (self.home / "gateway.log").open("ab") as output:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "stillroom.cli", "--config", str(self.home / "stillroom.toml"), "gateway"],
-                stdout=output, stderr=output, env=os.environ | {"THE_TEACHERS_KEY": TEACHER_KEY},
-            )  # fmt: skip
-        wait_until(self.ready, 30)
-
-    def ready(self) -> bool:
-        with contextlib.suppress(httpx.TransportError):
-            return self.probe.get(f"{self.url}/readyz").status_code == 200
-        return False
-
-    def end(self, number: signal.Signals) -> int:
-        assert self.process is not None
-        self.process.send_signal(number)
-        return self.process.wait(20)
-
-    def recorded(self) -> list[str]:
-        with self.store.read() as connection:
-            return list(connection.execute(sa.select(schema.requests.c.id)).scalars())
-
-    def log(self) -> str:
-        return (self.home / "gateway.log").read_text()
+@pytest.fixture(scope="module")
+def teacher() -> Iterator[ScriptedUpstream]:
+    upstream = ScriptedUpstream()
+    yield upstream
+    upstream.close()
 
 
 @pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    home, teacher, port = tmp_path_factory.mktemp("process"), ScriptedUpstream(), free_port()
-    (home / "stillroom.toml").write_text(SETTINGS.format(home=home, port=port, teacher=teacher.url))
-    store = open_store(sqlite_url(home))
-    _, secret = keys.create(store, "app", ["inference"], "test")
-    gateway = Gateway(home, teacher, store, secret, f"http://127.0.0.1:{port}")
-    try:
+def gateway(teacher: ScriptedUpstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
+    with gateway_process(tmp_path_factory.mktemp("process"), SETTINGS.format(teacher=teacher.url)) as gateway:
         yield gateway
-    finally:
-        if gateway.process is not None and gateway.process.poll() is None:
-            gateway.process.kill()
-            gateway.process.wait()
-        gateway.probe.close()
-        teacher.close()
-        store.close()
 
 
 async def ask(client: httpx.AsyncClient, stream: bool, answered: list[str]) -> None:
@@ -109,7 +56,7 @@ async def keep_asking(url: str, secret: str, answered: list[str], stop: asyncio.
                 await asyncio.sleep(0.2)
 
 
-async def under_load(gateway: Gateway, kills: int) -> list[str]:
+async def under_load(gateway: GatewayProcess, kills: int) -> list[str]:
     """Ask from many clients while the gateway is killed and started again. Returns the ids of whole answers."""
     answered: list[str] = []
     stop = asyncio.Event()
@@ -125,8 +72,8 @@ async def under_load(gateway: Gateway, kills: int) -> list[str]:
     return answered
 
 
-def test_no_answered_request_is_lost_or_doubled_by_kill_9(gateway: Gateway):
-    gateway.teacher.script = Script(text="one two three", gap=0.005)
+def test_no_answered_request_is_lost_or_doubled_by_kill_9(gateway: GatewayProcess, teacher: ScriptedUpstream):
+    teacher.script = Script(text="one two three", gap=0.005)
     gateway.start()
     answered = asyncio.run(under_load(gateway, KILLS))
     assert len(answered) >= 50 * KILLS
@@ -134,9 +81,7 @@ def test_no_answered_request_is_lost_or_doubled_by_kill_9(gateway: Gateway):
     wait_until(lambda: set(answered) <= set(gateway.recorded()), 10)
     recorded = gateway.recorded()
     assert len(set(recorded)) == len(recorded)
-    with gateway.store.read() as connection:
-        rolled_up = connection.execute(sa.select(sa.func.sum(schema.usage_hourly.c.requests))).scalar_one()
-    assert rolled_up == len(recorded)
+    assert gateway.rolled_up() == len(recorded)
 
 
 @dataclass(frozen=True)
@@ -151,14 +96,13 @@ class Drained:
 
 
 @pytest.fixture(scope="module")
-def drained(gateway: Gateway) -> Drained:
+def drained(gateway: GatewayProcess, teacher: ScriptedUpstream) -> Drained:
     """SIGTERM to a gateway in the middle of a stream of about two seconds."""
-    gateway.teacher.script = Script(text="word " * 20, gap=0.1)
+    teacher.script = Script(text="word " * 20, gap=0.1)
     if gateway.process is None or gateway.process.poll() is not None:
         gateway.start()
     assert gateway.process is not None
-    headers = {"authorization": f"Bearer {gateway.secret}"}
-    request = {"json": chat_body(stream=True), "headers": headers}
+    request = {"json": chat_body(stream=True), "headers": gateway.headers}
     with httpx.stream("POST", f"{gateway.url}/v1/chat/completions", timeout=10, **request) as answer:
         chunks = answer.iter_text()
         text = next(chunks)
@@ -185,7 +129,7 @@ def test_sigterm_ends_with_status_0(drained: Drained):
     assert drained.status == 0
 
 
-def test_the_log_of_a_process_holds_no_key_and_no_traceback(gateway: Gateway, drained: Drained):
+def test_the_log_of_a_process_holds_no_key_and_no_traceback(gateway: GatewayProcess, drained: Drained):
     log = gateway.log()
     assert TEACHER_KEY not in log
     assert gateway.secret not in log

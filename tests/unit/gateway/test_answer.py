@@ -95,6 +95,36 @@ def test_the_client_sees_no_more_than_it_asked_for_and_the_reader_sees_all(words
     assert [len(token["top_logprobs"]) for token in answer.logprobs] == [sent] * len(words)
 
 
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.text(max_size=4), max_size=6), st.integers(0, 20), ASKED)
+def test_a_completions_logprobs_are_cut_and_read_as_a_chats_are(words: list[str], sent: int, asked: Asked):
+    chat = [token_logprobs(word, -0.5, sent) for word in words]
+    logprobs = {
+        "tokens": words,
+        "token_logprobs": [-0.5] * len(words),
+        "top_logprobs": [{top["token"]: top["logprob"] for top in token["top_logprobs"]} for token in chat],
+        "text_offset": list(range(len(words))),
+    }
+    body = {"choices": [{"index": 0, "text": "".join(words), "logprobs": logprobs, "finish_reason": "stop"}]}
+    answer = Answer()
+    answer.read(body)
+    assert (answer.text, answer.finish_reason) == ("".join(words), "stop")
+    assert signals(answer.logprobs, 8) == signals(chat, 8)
+    answer.hide(body, asked)
+    shown = body["choices"][0]["logprobs"]
+    if not asked.logprobs:
+        assert shown is None
+        return
+    assert {name: shown[name] for name in shown if name != "top_logprobs"} == {
+        name: logprobs[name] for name in logprobs if name != "top_logprobs"
+    }
+    for word, listed, whole in zip(words, shown["top_logprobs"], logprobs["top_logprobs"], strict=True):
+        assert listed.items() <= whole.items()
+        assert len(listed) >= min(asked.top_logprobs, len(whole))
+        assert len(listed.keys() - {word}) <= asked.top_logprobs
+        assert word in listed or word not in whole
+
+
 def test_an_answer_is_read_whole():
     answer = Answer()
     answer.read(whole_answer({"model": "m", "logprobs": True, "top_logprobs": 3}, Script(text="a b c")))

@@ -26,7 +26,7 @@ def events_of(chunks: list[bytes]) -> list[bytes]:
             yield chunk
 
     async def read() -> list[bytes]:
-        return [event async for event in sse.events(arriving())]
+        return [event async for batch in sse.batches(arriving()) for event in batch]
 
     return asyncio.run(read())
 

@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.features import EDGE_CHARS, FEATURES, RequestView, feature_row, features
-from router.hashing import CHAR_BUCKETS, WORD_BUCKETS, char_ngrams, word_ngrams
+from router.features import EDGE_CHARS, FEATURES, RequestView, dot, feature_row
+from router.hashing import CHAR_BUCKETS, WORD_BUCKETS, ngrams
+from router.lexicon import MAX_CHARS, MAX_NEW_WORDS, WORDS, Lexicon
+from router.matrix import features
 
 ANY_TEXT = st.text(st.characters(), max_size=400)  # lone surrogates included
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | ANY_TEXT
@@ -104,23 +106,65 @@ def test_a_row_alone_equals_the_row_in_the_matrix():
     assert features([]).shape == (0, FEATURES)
 
 
+def weights_of(text: str, kind: str) -> dict[int, float]:
+    """The columns of a text's words or characters, and their weights."""
+    pairs = zip(*(part.tolist() for part in ngrams(text)), strict=True)
+    return {column: weight for column, weight in pairs if (column < WORD_BUCKETS) == (kind == "words")}
+
+
 @given(st.text("ab \t\nßİ?é漢", max_size=80))
 def test_no_character_ngram_spans_two_words(text: str):
-    alone = [set(char_ngrams(word)[0].tolist()) for word in text.split()]
-    assert set(char_ngrams(text)[0].tolist()) == set().union(*alone)
+    alone = [weights_of(word, "chars").keys() for word in text.split()]
+    assert weights_of(text, "chars").keys() == set().union(*alone)
 
 
 def test_character_ngrams_are_counted_as_a_plain_loop_counts_them():
     padded = " banana "
     grams = [padded[i : i + size] for size in (2, 3, 4, 5) for i in range(len(padded) - size + 1)]
     expected = 1 + np.log(sorted(map(grams.count, set(grams))))
-    assert np.sort(char_ngrams("banana")[1]) == pytest.approx(expected / np.linalg.norm(expected))
+    found = sorted(weights_of("banana", "chars").values())
+    assert found == pytest.approx(expected / np.linalg.norm(expected))
 
 
 def test_words_and_pairs_of_words_are_hashed_alike_wherever_they_stand():
-    early, late = set(word_ngrams("red fox ran")[0]), set(word_ngrams("a lazy red fox slept")[0])
+    early, late = (weights_of(text, "words").keys() for text in ("red fox ran", "a lazy red fox slept"))
     assert len(early) == 5
     assert len(early & late) == 3
+
+
+def test_the_buckets_are_those_that_trained_routers_know():
+    columns, weights = ngrams("red fox, red fox?")
+    assert columns.tolist()[:4] == [16790, 24378, 25047, 29403]
+    assert weights[:2].tolist() == pytest.approx([0.54645401, 0.32274454])
+
+
+WEIGHTS = np.random.default_rng(7).normal(size=FEATURES).tolist()
+
+
+@given(st.lists(st.text("ab \t\nßİ?é漢_1\ud800", max_size=60), max_size=4))
+def test_the_lexicon_says_what_the_features_say(texts: list[str]):
+    lexicon = Lexicon()
+    for text in (*texts, *texts):
+        indices, values = feature_row(asking(text))
+        assert dot(asking(text), lexicon, WEIGHTS) == pytest.approx(float(np.array(WEIGHTS)[indices] @ values))
+
+
+def test_the_lexicon_leaves_long_texts_and_those_of_new_words_to_the_features():
+    lexicon = Lexicon()
+    assert lexicon.dot("a" * (MAX_CHARS + 1), WEIGHTS) is None
+    assert lexicon.dot(" ".join(f"w{i}" for i in range(MAX_NEW_WORDS + 1)), WEIGHTS) is None
+    assert lexicon.dot("k" * 200, WEIGHTS) is None
+    assert lexicon.dot("", WEIGHTS) == 0.0
+
+
+def test_the_lexicon_forgets_rather_than_grow_without_bound():
+    lexicon = Lexicon()
+    for start in range(0, WORDS + 500, 40):
+        assert lexicon.dot(" ".join(f"w{start + i}" for i in range(40)), WEIGHTS) is not None
+    assert len(lexicon) <= WORDS
+    again = asking("w1 w2 w16399")
+    indices, values = feature_row(again)
+    assert dot(again, lexicon, WEIGHTS) == pytest.approx(float(np.array(WEIGHTS)[indices] @ values))
 
 
 def test_only_the_edges_of_a_long_text_are_read():

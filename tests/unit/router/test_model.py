@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from router.calibration import Thresholds
-from router.features import FEATURES, RequestView, features
+from router.features import FEATURES, RequestView
+from router.matrix import features
 from router.model import Coefficients, RouterFileError, RouterModel, TrainingSummary
 from router.signals import SIGNALS, TokenLogprob, confidence_signals
 

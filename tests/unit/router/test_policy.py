@@ -61,6 +61,33 @@ def test_what_the_student_cannot_do_goes_to_the_teacher(view: RequestView, able:
 
 
 @pytest.mark.parametrize(
+    ("field", "value", "unserved"),
+    [
+        ("modalities", ["text", "audio"], True),
+        ("modalities", ["text"], False),
+        ("audio", {"voice": "alloy"}, True),
+        ("audio", None, False),
+        ("web_search_options", {}, True),
+        ("functions", [{"name": "f"}], True),
+        ("prompt_embeds", "AA==", True),
+        ("reasoning_effort", "galactic", True),
+        ("reasoning_effort", ["low"], True),
+        ("reasoning_effort", "low", False),
+        ("tools", [{"type": "custom"}], True),
+        ("tools", [{"type": "function"}, 7], False),
+        ("prediction", {"type": "content"}, False),
+        ("logit_bias", {"1": 2}, False),
+        ("response_format", {"type": "json_schema"}, False),
+    ],
+)
+def test_a_field_that_no_engine_has_is_the_teachers(field: str, value: object, unserved: bool):
+    view = RequestView.from_body({"messages": [{"role": "user", "content": "hi"}], field: value})
+    able = Capabilities(8_000, tools=True, images=True)
+    assert view.unserved is unserved
+    assert decide(view, router(), able).reason == ("unsupported" if unserved else "confident")
+
+
+@pytest.mark.parametrize(
     ("model", "logprob", "expected"),
     [
         (router(), -0.5, False),

@@ -7,11 +7,12 @@ import sys
 
 import pytest
 
-from ledger import keys, releases
+from ledger import feedback, keys, releases, responses
+from ledger.feedback import Feedback
 from ledger.keys import digest
 from ledger.releases import Release
 from ledger.requests import get, insert_records
-from ledger.store import open_store, sqlite_url
+from ledger.store import now_ms, open_store, sqlite_url
 from stillroom import cli
 from tests.unit.ledger.rows import row
 
@@ -67,6 +68,49 @@ def test_a_key_is_made_listed_and_revoked(run, ledger):
     assert json.loads(run("keys", "list", "--json")[1])[0]["revoked"] != ""
 
 
+def test_a_key_has_a_policy_that_is_shown_and_changed(run, ledger):
+    words = "--owner ann --tag a --tag b --model auto --route student --default-route student --rpm 5 --tpm 700"
+    more = "--concurrent 3 --budget-day 1.5 --budget-month 20 --soft --no-log --expires 2100-01-01T00:00:00Z"
+    status, out, err = run("keys", "create", "shop", *f"{words} {more}".split(), "--json")
+    assert (status, err) == (0, "")
+    made = json.loads(out)
+    policy = {
+        "owner": "ann", "tags": ["a", "b"], "models": ["auto"], "routes": ["student"], "default_route": "student",
+        "requests_per_minute": 5, "tokens_per_minute": 700, "max_concurrent": 3, "budget_day": 1.5,
+        "budget_month": 20.0, "budget_kind": "soft", "log_content": False,
+    }  # fmt: skip
+    assert made["key"]["policy"] == policy
+    assert made["key"]["expires_at"] == 4_102_444_800_000
+    assert digest(made["secret"]) in keys.load_active(ledger)
+
+    insert_records(ledger, [row("a", key_id=made["key"]["id"], cost_nano=500_000_000, created_at=now_ms())])
+    status, out, _ = run("keys", "show", "shop", "--json")
+    shown = json.loads(out)
+    assert shown["key"] == made["key"]
+    assert shown["spend"]["day"] == {"spent": 0.5, "budget": 1.5, "remaining": 1.0}
+    table = run("keys", "show", "shop")[1]
+    assert "0.5, 1 of 1.5 left" in table
+    assert made["key"]["id"] in table
+
+    status, out, _ = run(
+        "keys", "update", "shop", "--rpm", "9", "--hard", "--log", "--unset", "owner", "--unset", "tags"
+    )
+    assert (status, out) == (0, f"updated {made['key']['id']} (shop)\n")
+    changed = keys.get(ledger, "shop").policy
+    assert (changed.requests_per_minute, changed.owner, changed.tags) == (9, None, ())
+    assert (changed.budget_kind, changed.log_content, changed.max_concurrent) == ("hard", True, 3)
+
+
+def test_a_rotated_key_has_a_new_secret_and_the_old_one_for_a_while(run, ledger):
+    old = run("keys", "create", "shop")[1].strip()
+    status, out, _ = run("keys", "rotate", "shop", "--overlap", "60")
+    new = out.strip()
+    assert status == 0
+    assert keys.load_active(ledger).keys() == {digest(old), digest(new)}
+    made = json.loads(run("keys", "rotate", "shop", "--overlap", "0", "--json")[1])
+    assert keys.load_active(ledger).keys() == {digest(made["secret"])}
+
+
 def test_tables_show_ids_whole_and_names_as_they_are(run, ledger):
     names = ["[/]", "[red]shop[/red]", "x" * 120, "[link=http://a]b"]
     made = [keys.create(ledger, name, ["read"], "test")[0] for name in names]
@@ -115,6 +159,14 @@ def test_the_statistics_are_the_ledgers(run, ledger):
     assert 500 <= teacher["route p50 ms"] <= 1_000
 
 
+def test_responses_expire_with_the_content(run, ledger):
+    responses.save(
+        ledger, [responses.StoredResponse("resp_1", 1_000, None, "req_1", None, b'{"response":{},"items":[]}')]
+    )
+    assert run("ledger", "expire", "--days", "1")[1] == "deleted the content of 0 requests, and 1 responses\n"
+    assert responses.get(ledger, "resp_1") is None
+
+
 def test_content_expires_by_age_and_the_sums_stay(run, ledger):
     insert_records(ledger, [row("old", created_at=1_000)])
     before = run("ledger", "stats", "--json")
@@ -122,6 +174,22 @@ def test_content_expires_by_age_and_the_sums_stay(run, ledger):
     assert run("ledger", "expire", "--days", "0.5")[1] == "deleted the content of 1 requests\n"
     assert get(ledger, "old")[1] is None
     assert run("ledger", "stats", "--json") == before
+
+
+def test_feedback_is_listed_newest_first(run, ledger):
+    assert run("ledger", "feedback")[1] == "no feedback yet; clients send it to /v1/feedback\n"
+    assert json.loads(run("ledger", "feedback", "--json")[1]) == []
+    insert_records(ledger, [row("a", key_id="key_1"), row("b")])
+    for request_id, values in (("a", {"score": 0.5}), ("b", {"label": "tone", "correction": "[b]right[/b]"})):
+        said = Feedback(id="", created_at=0, request_id=request_id, **values)
+        feedback.add(ledger, said, "key_1", anyones=True)
+    status, out, _ = run("ledger", "feedback", "--json")
+    newest, oldest = json.loads(out)
+    assert status == 0
+    assert (newest["request"], newest["label"], newest["correction"]) == ("b", "tone", "[b]right[/b]")
+    assert (oldest["request"], oldest["key"], oldest["score"], oldest["comment"]) == ("a", "key_1", 0.5, None)
+    assert len(json.loads(run("ledger", "feedback", "--json", "--limit", "1")[1])) == 1
+    assert run("ledger", "feedback")[0] == 0
 
 
 USAGE_ERRORS = [
@@ -133,6 +201,13 @@ USAGE_ERRORS = [
     (["ledger", "expire", "--days", "-1"], "Invalid value for '--days': -1.0 is not in the range"),
     (["ledger", "expire", "--days", "1e300"], "Invalid value for '--days': 1e+300 is not in the range"),
     (["ledger", "expire", "--days", "nan"], "Invalid value for '--days': nan is not a number of days."),
+    (["keys", "create", "shop", "--rpm", "-1"], "requests_per_minute: Expected `int` >= 0"),
+    (["keys", "create", "shop", "--rpm", "x"], "Invalid value for '--rpm'"),
+    (["keys", "create", "shop", "--budget-day", "nan"], "budget_day: Expected `float` >= 0.0"),
+    (["keys", "create", "shop", "--route", "cloud"], "routes: Invalid enum value 'cloud'"),
+    (["keys", "create", "shop", "--expires", "soon"], "expires_at: must be a time as in 2030-01-31T12:00:00Z"),
+    (["keys", "update", "shop"], "Nothing to change was given."),
+    (["keys", "update", "shop", "--unset", "x"], "Invalid value for '--unset'"),
     (["keys", "create", "shop", "--scope", "root"], "unknown scope root; the scopes are inference, read, admin"),
 ]
 
@@ -160,6 +235,9 @@ FAILURES = [
     (["distill", "approve", "job_x"], "there is no job 'job_x'"),
     (["distill", "promote", "r_x"], "there is no release 'r_x'"),
     (["distill", "rollback"], "there is no live release to roll back"),
+    (["keys", "show", "nobody"], "no key named 'nobody'; `stillroom keys list` shows the ids"),
+    (["keys", "rotate", "nobody"], "no active key named 'nobody'; `stillroom keys list` shows the ids"),
+    (["keys", "update", "nobody", "--rpm", "1"], "no active key named 'nobody'; `stillroom keys list` shows the ids"),
     (["keys", "revoke", "nobody"], "no active key named 'nobody'; `stillroom keys list` shows the ids"),
 ]
 

@@ -45,6 +45,9 @@ def test_a_whole_file_is_read(tmp_path):
         [teacher]
         base_url = "https://teacher.example/v1"
         price = { input = 2.5, output = 10, cached_input = 1.25 }
+        [[teacher.fallbacks]]
+        base_url = "https://other.example/v1"
+        model = "other"
         [distill.training]
         layers = [0, 3]
         [aliases]
@@ -52,6 +55,7 @@ def test_a_whole_file_is_read(tmp_path):
         """,
     )
     assert found.teacher.price.output == 10.0
+    assert [(each.model, each.price) for each in found.teacher.fallbacks] == [("other", None)]
     assert found.distill.training.layers == (0, 3)
     assert found.aliases == {"gpt-4o-mini": "auto"}
     assert found.home_path.is_absolute()
@@ -61,7 +65,7 @@ def test_a_whole_file_is_read(tmp_path):
 REFUSED = {
     "an unknown key": (
         "[gateway]\nprot = 1",
-        "unknown setting gateway.prot = 1; allowed here: drain_seconds, host, log_content, ",
+        "unknown setting gateway.prot = 1; allowed here: drain_delay_seconds, drain_seconds, host, ",
     ),
     "an unknown table": ("[gatway]\nport = 1", "unknown setting gatway = {'port': 1}; allowed here: aliases, auth, "),
     "an unknown key far down": (
@@ -110,6 +114,22 @@ REFUSED = {
     "an address that is none": (
         '[teacher]\nbase_url = "teacher.example/v1"',
         "teacher.base_url = 'teacher.example/v1': must be a URL as in http://",
+    ),
+    "a further teacher's unknown key": (
+        '[[teacher.fallbacks]]\nbase_url = "http://a/v1"\nmodel = "m"\napi_key = "sk-1"',
+        "teacher.fallbacks[0].api_key = (not shown); allowed here: api_key_env, base_url, model, price",
+    ),
+    "a further teacher's address that is none": (
+        '[[teacher.fallbacks]]\nbase_url = "a/v1"\nmodel = "m"',
+        "teacher.fallbacks[0].base_url = 'a/v1': must be a URL as in http://",
+    ),
+    "a further teacher's negative price": (
+        '[[teacher.fallbacks]]\nbase_url = "http://a/v1"\nmodel = "m"\nprice = {input = -1}',
+        "teacher.fallbacks[0].price.input = -1.0: must be between 0 and 1e+12",
+    ),
+    "no time at all": (
+        "[gateway]\ntotal_timeout_seconds = 0",
+        "gateway.total_timeout_seconds = 0.0: must be between 0.01 and 86400",
     ),
     "a student's address that is none": ('[student]\nbase_url = "http://[::1"', "student.base_url = 'http://[::1'"),
     "a home that is no path": ('home = "a\\u0000b"', "home = 'a\\x00b': must be the path of a folder"),
@@ -188,7 +208,7 @@ def test_a_variable_for_a_text_is_a_text_whatever_it_looks_like(text):
             id="type",
         ),
         pytest.param(
-            "STILLROOM_GATEWAY__PROT", "1", "unknown setting gateway.prot = 1; allowed here: drain_seconds", id="key"
+            "STILLROOM_GATEWAY__PROT", "1", "unknown setting gateway.prot = 1; allowed here: drain", id="key"
         ),
         pytest.param(
             "STILLROOM_HOME__X", "1", "STILLROOM_HOME__X = 1: home is a value ('var'), not a table", id="no table"

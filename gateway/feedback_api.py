@@ -1,0 +1,95 @@
+"""``POST /v1/feedback``: what a caller says of an answer. A correction is the best training example there is."""
+
+import asyncio
+import re
+from typing import Annotated, Any, Final
+
+import msgspec
+from litestar import Request, post
+from litestar.types import ASGIApp
+from msgspec import Meta
+
+from gateway.admission import Ask, Visit
+from gateway.asgi import PlainAnswer
+from gateway.auth import opt
+from gateway.errors import BadRequest, NotFound
+from gateway.visits import attend
+from ledger import feedback
+from ledger.feedback import Feedback, NothingKept, UnknownRequest
+from ledger.keys import Key
+from ledger.store import Store
+
+__all__ = ("NewFeedback", "create_feedback")
+
+MOVED_S: Final = 0.6
+"""After so long a request that was just answered has been moved from the spool into the store."""
+MAX_TEXT: Final = 200_000
+PARAMETER: Final = re.compile(r"`\$\.(\w+)|field `(\w+)`")
+
+Text = Annotated[str, Meta(max_length=MAX_TEXT, pattern=r"\S")]
+
+
+class NewFeedback(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """Body of ``POST /v1/feedback``: at least one of score, label, correction and comment."""
+
+    # PostgreSQL's text has no NUL, and neither has an id
+    request_id: Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[^\x00]+$")]
+    """The ``x-request-id`` of the answer."""
+    score: Annotated[float, Meta(ge=0, le=1)] | None = None
+    """From 0 (wrong) to 1 (right)."""
+    label: Annotated[str, Meta(min_length=1, max_length=100, pattern=r"^[^\x00]+$")] | None = None
+    """A word of the caller's own."""
+    correction: Text | None = None
+    """What the answer should have been. The next student is trained on it."""
+    comment: Text | None = None
+
+
+_decoder = msgspec.json.Decoder(NewFeedback)
+
+
+@post("/v1/feedback", opt=opt("inference"), status_code=201)
+async def create_feedback(request: Request[Any, Any, Any]) -> ASGIApp:
+    """Say of an earlier request whether its answer was right, or what it should have been.
+
+    The newest feedback of a request counts. A key speaks of its own requests, an admin key of any. Texts are kept
+    where the request's content is (``kept`` in the answer).
+    """
+
+    async def work(visit: Visit) -> ASGIApp:
+        visit.admit(Ask())
+        wanted = _read(await request.body())
+        said = Feedback(id="", created_at=0, **msgspec.structs.asdict(wanted))
+        kept = await _add(request.app.state.store, said, visit.key)
+        sent = [name for name in ("score", "label", "correction", "comment") if getattr(wanted, name) is not None]
+        shown = msgspec.structs.asdict(kept)
+        body = {"object": "feedback"} | shown | {"kept": [name for name in sent if shown[name] is not None]}
+        return PlainAnswer(201, visit.headers | {"x-request-id": visit.id}, msgspec.json.encode(body))
+
+    return await attend(request, work)
+
+
+def _read(raw: bytes) -> NewFeedback:
+    try:
+        wanted = _decoder.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        found = PARAMETER.search(str(error))
+        param = next(filter(None, found.groups()), None) if found else None
+        raise BadRequest(f"We could not read the JSON body of your request: {error}", param=param) from error
+    if wanted.score is None and not (wanted.label or wanted.correction or wanted.comment):
+        raise BadRequest("feedback needs a score, a label, a correction or a comment", param="score")
+    return wanted
+
+
+async def _add(store: Store, said: Feedback, key: Key | None) -> Feedback:
+    """Raises `NotFound` for what this key never asked, `BadRequest` for texts alone that may not be kept."""
+    asker, anyones = (key.id, "admin" in key.scopes) if key else (None, True)
+    try:
+        try:
+            return await asyncio.to_thread(feedback.add, store, said, asker, anyones)
+        except UnknownRequest:
+            await asyncio.sleep(MOVED_S)
+            return await asyncio.to_thread(feedback.add, store, said, asker, anyones)
+    except UnknownRequest as error:
+        raise NotFound(str(error), code="request_not_found", param="request_id") from error
+    except NothingKept as error:
+        raise BadRequest(str(error), code="content_not_kept") from error

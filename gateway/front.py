@@ -1,0 +1,51 @@
+"""The outermost application: what is refused before anything else, and the short way to the busiest endpoints.
+
+Litestar serves every route. A POST to an endpoint that a model answers goes through the same guard, handler and error
+answers without the layers in between (docs/performance.md).
+"""
+
+from typing import Any, cast
+
+from litestar import Litestar, Request
+from litestar.handlers import HTTPRouteHandler
+from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
+
+from gateway.auth import authorise
+from gateway.errors import exception_handlers
+from gateway.hygiene import refuse_bad_headers
+
+__all__ = ("front",)
+
+
+def front(app: Litestar, max_header_bytes: int) -> ASGIApp:
+    """Wrap the application."""
+    short = {
+        path: handler
+        for route in app.routes
+        for handler in getattr(route, "route_handlers", ())
+        if isinstance(handler, HTTPRouteHandler) and handler.opt.get("short_way")
+        for path in handler.paths
+    }
+
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        handler = short.get(scope["path"]) if scope["type"] == "http" else None
+        if handler is None or cast("HTTPScope", scope)["method"] != "POST":
+            await app(scope, receive, send)
+            return
+        scope["app"] = scope["litestar_app"] = app
+        scope["route_handler"] = handler
+        scope["path_params"] = {}
+        request = Request[Any, Any, Any](scope, receive, send)
+        try:
+            await authorise(request, handler)
+            answer = await handler.fn(request)
+        except Exception as error:  # noqa: BLE001 the outermost seam, as Litestar's own
+            answer = _answer(error, request, app)
+        await answer(scope, receive, send)
+
+    return refuse_bad_headers(serve, max_header_bytes)
+
+
+def _answer(error: Exception, request: Request[Any, Any, Any], app: Litestar) -> ASGIApp:
+    handle = next(exception_handlers[kind] for kind in type(error).__mro__ if kind in exception_handlers)
+    return handle(request, error).to_asgi_response(app, request)

@@ -1,0 +1,141 @@
+"""What the handlers read and answer, as JSON schemas, by the name of the handler's function.
+
+Shapes of ours come from their structs, those of OpenAI from `gateway.openapi_models`.
+"""
+
+from typing import Final
+
+from gateway import admin_api, keys_api
+from gateway.feedback_api import NewFeedback
+from gateway.openapi_models import (
+    BOOLEAN,
+    CHAT,
+    COMPLETION,
+    EMBEDDING,
+    INTEGER,
+    NUMBER,
+    OBJECT,
+    RESPONSE,
+    STRING,
+    Schema,
+    listed,
+    obj,
+    or_null,
+    ref,
+)
+from ledger.feedback import Feedback
+from ledger.jobs import Job
+from ledger.keys import MAX_OVERLAP_S, Key
+from ledger.policies import KeyPolicy
+from ledger.releases import Release
+
+__all__ = (
+    "BODIES",
+    "HEADERS",
+    "MODEL_ANSWERED",
+    "PARAMETERS",
+    "QUERIES",
+    "RESULTS",
+    "STATUS",
+    "STREAMED",
+    "TEXTS",
+    "TYPES",
+)
+
+TYPES: Final = (
+    keys_api.NewKey,
+    KeyPolicy,
+    admin_api.NewJob,
+    NewFeedback,
+    Feedback,
+    Key,
+    Job,
+    Release,
+)
+ROTATION: Final = obj(overlap_seconds=NUMBER | {"minimum": 0, "maximum": MAX_OVERLAP_S}) | {
+    "additionalProperties": False
+}
+
+MODEL_ANSWERED: Final = {
+    "chat_completions": CHAT,
+    "completions": COMPLETION,
+    "create_response": RESPONSE,
+    "embeddings": EMBEDDING,
+}
+"""Bodies of the handlers that a model answers."""
+STREAMED: Final = ("chat_completions", "completions", "create_response")
+"""Handlers that stream where they are asked to."""
+BODIES: Final[dict[str, Schema]] = MODEL_ANSWERED | {
+    "create_feedback": ref("NewFeedback"),
+    "create_key": ref("NewKey"),
+    "update_key": ref("KeyPolicy"),
+    "rotate_key": ROTATION,
+    "create_job": ref("NewJob"),
+}
+RESULTS: Final[dict[str, Schema]] = {
+    "healthz": obj(("status",), status=STRING),
+    "readyz": obj(("status",), status=STRING),
+    "openapi_document": OBJECT,
+    "chat_completions": ref("Answer"),
+    "completions": ref("Answer"),
+    "create_response": ref("Response"),
+    "response": ref("Response"),
+    "delete_response": obj(("id", "object", "deleted"), id=STRING, object=STRING, deleted=BOOLEAN),
+    "response_input_items": obj(("object", "data", "has_more"), object=STRING, data=listed(OBJECT), has_more=BOOLEAN),
+    "embeddings": obj(("object", "data"), object=STRING, data=listed(OBJECT), model=STRING, usage=OBJECT),
+    "models": obj(("object", "data"), object=STRING, data=listed(ref("Model"))),
+    "model": ref("Model"),
+    "create_feedback": {"allOf": [ref("Feedback"), obj(("object", "kept"), object=STRING, kept=listed(STRING))]},
+    "list_keys": obj(("data",), data=listed(ref("Key"))),
+    "create_key": obj(("key", "secret"), key=ref("Key"), secret=STRING),
+    "show_key": obj(("key", "spend"), key=ref("Key"), spend=OBJECT),
+    "update_key": ref("Key"),
+    "rotate_key": obj(("key", "secret"), key=ref("Key"), secret=STRING),
+    "revoke_key": ref("Key"),
+    "list_jobs": obj(("data",), data=listed(ref("Job"))),
+    "create_job": ref("Job"),
+    "show_job": obj(("job", "events"), job=ref("Job"), events=listed(OBJECT)),
+    "cancel_job": ref("Job"),
+    "list_releases": obj(("data",), data=listed(ref("Release"))),
+    "promote_release": ref("Release"),
+    "rollback_release": obj(("rolled_back", "live"), rolled_back=STRING, live=ref("Release")),
+    "show_request": obj(
+        ("request", "content", "feedback"), request=OBJECT, content=or_null(OBJECT), feedback=listed(ref("Feedback"))
+    ),
+}
+STATUS: Final = {"create_feedback": 201, "create_key": 201, "create_job": 202}
+"""Of success, where it is not 200."""
+QUERIES: Final[dict[str, dict[str, Schema]]] = {
+    "response_input_items": {
+        "limit": INTEGER | {"minimum": 1, "maximum": 100},
+        "order": STRING | {"enum": ["asc", "desc"]},
+        "after": STRING,
+    },
+}
+"""Query parameters."""
+TEXTS: Final = {"metrics": "text/plain"}
+"""Handlers that do not answer in JSON, and in what."""
+
+
+def _header(name: str, description: str, schema: Schema = STRING) -> Schema:
+    return {"name": name, "in": "header", "description": description, "schema": schema}
+
+
+PARAMETERS: Final = {
+    "route": _header("x-stillroom-route", "Pins the request.", STRING | {"enum": ["auto", "student", "teacher"]}),
+    "log": _header("x-stillroom-log", "off: nothing of the content is kept.", STRING | {"enum": ["on", "off"]}),
+    "tags": _header("x-stillroom-tags", "Comma-separated, for the ledger."),
+    "once": _header(
+        "idempotency-key",
+        "A request that comes again with it gets the first one's answer.",
+        STRING | {"minLength": 1, "maxLength": 255},
+    ),
+}
+"""Headers that a caller of a model may send."""
+HEADERS: Final = {
+    "x-request-id": {"description": "The request's id in the ledger.", "schema": STRING},
+    "x-stillroom-route": {"description": "Who answered: student or teacher.", "schema": STRING},
+    "x-stillroom-reason": {"description": "Why this route.", "schema": STRING},
+    "x-stillroom-release": {"description": "The live release, where there is one.", "schema": STRING},
+}
+"""What every answer of a model carries."""

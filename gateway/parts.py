@@ -1,0 +1,85 @@
+"""From the settings to what serves requests: made at the start, and again when the settings are read again."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from gateway.admission import Admission
+from gateway.call import Pricing
+from gateway.embeddings_api import Embeddings
+from gateway.explore import Explorer
+from gateway.live import Live
+from gateway.metrics import Metrics
+from gateway.recorder import Recorder
+from gateway.relay import Relay
+from gateway.settings import AuthSettings, EmbeddingsSettings, GatewaySettings, TeacherSettings
+from gateway.sides import student_side, student_template, teacher_side
+from router.policy import Capabilities
+from router.settings import RouterSettings
+from serving.settings import StudentSettings
+
+__all__ = ("GatewayConfig", "Lasting", "serving_state")
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayConfig:
+    """The settings that the gateway reads, and where the spool lies."""
+
+    gateway: GatewaySettings
+    auth: AuthSettings
+    teacher: TeacherSettings
+    student: StudentSettings
+    router: RouterSettings
+    aliases: Mapping[str, str]
+    spool: Path
+    embeddings: EmbeddingsSettings = field(default_factory=EmbeddingsSettings)
+
+
+@dataclass(frozen=True, slots=True)
+class Lasting:
+    """What stays while the process runs, whatever the settings say."""
+
+    client: httpx.AsyncClient
+    live: Live
+    recorder: Recorder
+    metrics: Metrics
+    admission: Admission
+
+
+def serving_state(lasting: Lasting, config: GatewayConfig) -> dict[str, Any]:
+    """What new requests are served with; those in flight keep what they began with."""
+    lasting.admission.settings = config.gateway
+    lasting.live.student_base_url = config.student.base_url
+    return {
+        "relay": _relay(lasting, config),
+        "embeddings": Embeddings.of(config.embeddings, lasting.client, lasting.recorder, lasting.metrics),
+        "aliases": dict(config.aliases),
+        "log_content": config.gateway.log_content,
+        "auth_required": config.auth.required,
+    }
+
+
+def _relay(lasting: Lasting, config: GatewayConfig) -> Relay:
+    student, gateway = config.student, config.gateway
+    client, metrics = lasting.client, lasting.metrics
+    teacher = teacher_side(config.teacher, gateway, client, metrics)
+    pricing = Pricing(student.price, config.teacher.price)
+    share, top = config.router.explore_share, config.teacher.top_logprobs
+    return Relay(
+        live=lasting.live,
+        teacher=teacher,
+        student=student_side(student, gateway, client, metrics),
+        student_template=student_template(student),
+        student_when_teacher_down=gateway.student_when_teacher_down,
+        capabilities=Capabilities(student.context_tokens, student.tools, student.images),
+        pricing=pricing,
+        hold_tokens=config.router.hold_tokens,
+        router_enabled=config.router.enabled,
+        harvest_top_logprobs=top,
+        recorder=lasting.recorder,
+        metrics=metrics,
+        explorer=Explorer(teacher, pricing, lasting.recorder, share, top),
+    )

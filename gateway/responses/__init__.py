@@ -1,0 +1,1 @@
+"""``/v1/responses``: OpenAI's newer shape of a conversation, asked of the upstreams as a chat."""

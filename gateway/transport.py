@@ -1,0 +1,300 @@
+"""httpx's transport interface over our own connections, kept alive and pooled for each origin.
+
+httpx's own transport is quadratic in open connections; why not aiohttp's either is in docs/performance.md.
+Requests are sent whole; answers are read as they come.
+"""
+
+import asyncio
+import contextlib
+import ssl
+from collections import deque
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, Final, TypeAlias
+
+import httpx
+
+from gateway.connection import Connection, Timeouts
+
+__all__ = ("Client", "Transport")
+
+Origin: TypeAlias = tuple[bytes, bytes, int | None]
+"""Scheme, host and port."""
+PORTS: Final = {b"http": 80, b"https": 443}
+SWEEP_S: Final = 1.0
+READ_BYTES: Final = 32 * 1024
+
+
+@dataclass
+class _Pool:
+    """The connections to one origin."""
+
+    open: int = 0
+    idle: list[Connection] = field(default_factory=list[Connection])
+    """The one that was used last is at the end."""
+    waiting: "deque[asyncio.Future[Connection | None]]" = field(
+        default_factory=deque["asyncio.Future[Connection | None]"]
+    )
+    """Those who wait for one, first come first served; None hands over the right to open one."""
+
+
+@dataclass
+class Transport(httpx.AsyncBaseTransport):
+    """At most ``max_connections`` to each origin; an idle one is closed after ``idle_s`` seconds.
+
+    It belongs to the event loop that its first request runs in.
+    """
+
+    tls: ssl.SSLContext
+    max_connections: int
+    idle_s: float
+    _buffer: memoryview = field(default_factory=lambda: memoryview(bytearray(READ_BYTES)))
+    _pools: dict[Origin, _Pool] = field(default_factory=dict[Origin, _Pool])
+    _sweeping: asyncio.TimerHandle | None = None
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send it. Returns when the head of the answer is there. Raises `httpx.TransportError`.
+
+        A kept-alive connection that turns out to be closed, with no byte of an answer, is tried again on a new one.
+        """
+        timeouts: Timeouts = request.extensions.get("timeout") or {}
+        written = _head(request) + await request.aread()
+        pool = self._pool(request.url.raw_scheme, request.url.raw_host, request.url.port)
+        connection = self._idle(pool) or await self._connect(pool, request, timeouts)
+        while True:
+            answered = False
+            try:
+                await connection.ask(written, timeouts, request.method == "HEAD")
+                answered = True
+                return self._response(pool, connection)
+            except httpx.ReadError:
+                if connection.received or not connection.idle_since:
+                    raise
+            finally:
+                if not answered:
+                    # a request that was cancelled or failed leaves an answer behind that nobody may read
+                    self._drop(pool, connection)
+            connection = await self._connect(pool, request, timeouts)
+
+    async def aclose(self) -> None:
+        """Close what is idle."""
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+        for pool in self._pools.values():
+            while pool.idle:
+                self._drop(pool, pool.idle.pop())
+
+    def _response(self, pool: _Pool, connection: Connection) -> httpx.Response:
+        headers, status = connection.headers, connection.status
+        body = connection.whole()
+        if body is None:
+            return httpx.Response(status, headers=headers, stream=_Body(self, pool, connection))
+        self.release(pool, connection)
+        return _Whole(status, headers, body)
+
+    def _pool(self, scheme: bytes, host: bytes, port: int | None) -> _Pool:
+        pool = self._pools.get((scheme, host, port))
+        if pool is None:
+            if scheme not in PORTS:
+                raise httpx.UnsupportedProtocol(f"{scheme.decode()} is not a protocol of ours")
+            pool = self._pools[scheme, host, port] = _Pool()
+        return pool
+
+    def _idle(self, pool: _Pool) -> Connection | None:
+        oldest = asyncio.get_running_loop().time() - self.idle_s
+        while pool.idle:
+            connection = pool.idle.pop()
+            if not connection.closed and connection.idle_since > oldest:
+                return connection
+            self._drop(pool, connection)
+        return None
+
+    async def _connect(self, pool: _Pool, request: httpx.Request, timeouts: Timeouts) -> Connection:
+        connection = await self._turn(pool, timeouts.get("pool"))
+        if connection is not None:
+            return connection
+        loop = asyncio.get_running_loop()
+        url = request.url
+        host = url.raw_host.decode("ascii")
+        tls = self.tls if url.scheme == "https" else None
+        name = request.extensions.get("sni_hostname") or host
+        connected = False
+        try:
+            async with asyncio.timeout(timeouts.get("connect")):
+                _, connection = await loop.create_connection(
+                    lambda: Connection(loop, self._buffer), host, url.port or PORTS[url.raw_scheme],
+                    ssl=tls, server_hostname=name if tls else None,
+                )  # fmt: skip
+            connected = True
+        except TimeoutError as error:
+            raise httpx.ConnectTimeout("no connection in time") from error
+        except OSError as error:
+            raise httpx.ConnectError(str(error)) from error
+        finally:
+            if not connected:
+                self._closed(pool)
+        return connection
+
+    async def _turn(self, pool: _Pool, seconds: float | None) -> Connection | None:
+        """Wait until a connection may be opened, or until one that another request is done with is handed over."""
+        if pool.open < self.max_connections:
+            pool.open += 1
+            return None
+        turn: asyncio.Future[Connection | None] = asyncio.get_running_loop().create_future()
+        pool.waiting.append(turn)
+        try:
+            async with asyncio.timeout(seconds):
+                return await turn
+        except TimeoutError as error:
+            self._give_up(pool, turn)
+            raise httpx.PoolTimeout("no connection was free in time") from error
+        except asyncio.CancelledError:
+            self._give_up(pool, turn)
+            raise
+
+    def _give_up(self, pool: _Pool, turn: "asyncio.Future[Connection | None]") -> None:
+        """What was handed over in the moment of giving up goes to the next in the line."""
+        if not turn.done() or turn.cancelled():
+            with contextlib.suppress(ValueError):
+                pool.waiting.remove(turn)
+            return
+        connection = turn.result()
+        if connection is None:
+            self._closed(pool)
+        else:
+            self.release(pool, connection)
+
+    def release(self, pool: _Pool, connection: Connection) -> None:
+        """The answer was read to its end, or is given up."""
+        if not connection.reusable:
+            self._drop(pool, connection)
+            return
+        loop = asyncio.get_running_loop()
+        connection.rest(loop.time())
+        if _hand_over(pool, connection):
+            return
+        pool.idle.append(connection)
+        if self._sweeping is None:
+            self._sweeping = loop.call_later(SWEEP_S, self._sweep)
+
+    def _drop(self, pool: _Pool, connection: Connection) -> None:
+        connection.close()
+        self._closed(pool)
+
+    def _closed(self, pool: _Pool) -> None:
+        if not _hand_over(pool, None):
+            pool.open -= 1
+
+    def _sweep(self) -> None:
+        """Close what has been idle for too long, or was closed by the upstream."""
+        loop = asyncio.get_running_loop()
+        oldest = loop.time() - self.idle_s
+        for pool in self._pools.values():
+            kept = [c for c in pool.idle if not c.closed and c.idle_since > oldest]
+            gone = [c for c in pool.idle if c.closed or c.idle_since <= oldest]
+            pool.idle = kept
+            for connection in gone:
+                self._drop(pool, connection)
+        busy = any(pool.idle for pool in self._pools.values())
+        self._sweeping = loop.call_later(SWEEP_S, self._sweep) if busy else None
+
+
+class _Body(httpx.AsyncByteStream):
+    """The body of an answer that is still coming in."""
+
+    def __init__(self, transport: Transport, pool: _Pool, connection: Connection) -> None:
+        self._transport = transport
+        self._pool = pool
+        self._connection: Connection | None = connection
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        if self._connection is None:
+            raise httpx.StreamClosed
+        return self._connection.chunks()
+
+    async def aclose(self) -> None:
+        """Give the connection back if the answer was read to its end, else close it."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self._transport.release(self._pool, connection)
+
+
+class _Whole(httpx.Response):
+    """An answer whose body came in with its head: read without httpx's way through generators and decoders."""
+
+    def __init__(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+        super().__init__(status, headers=headers, stream=httpx.ByteStream(body))
+        self._body = body
+
+    async def aread(self) -> bytes:
+        """The body."""
+        if "content-encoding" in self.headers:
+            return await super().aread()
+        self.is_stream_consumed = self.is_closed = True
+        self._content = self._body
+        return self._body
+
+
+class Client(httpx.AsyncClient):
+    """httpx's client without what the calls to upstreams have no use for, and what costs more than all the rest:
+    merged URLs, headers, cookies and parameters, authentication flows, redirects and event hooks.
+    """
+
+    def build_request(self, method: str, url: httpx.URL | str, **given: Any) -> httpx.Request:
+        """Of ``content`` (bytes), ``headers`` (a mapping of strings) and ``timeout`` (an `httpx.Timeout`)."""
+        target = _parsed(url) if isinstance(url, str) else url
+        content: bytes = given.get("content") or b""
+        headers = [(b"host", target.netloc), (b"content-length", b"%d" % len(content))]
+        headers += [
+            (name.encode("ascii"), value.encode("ascii")) for name, value in (given.get("headers") or {}).items()
+        ]
+        timeout: httpx.Timeout = given.get("timeout") or self.timeout
+        return httpx.Request(
+            method,
+            target,
+            headers=headers,
+            stream=httpx.ByteStream(content),
+            extensions={"timeout": timeout.as_dict()},
+        )
+
+    async def send(self, request: httpx.Request, *, stream: bool = False, **_given: Any) -> httpx.Response:
+        """As the base class does; an answer that is not streamed is read whole."""
+        response = await self._transport.handle_async_request(request)
+        response.request = request
+        if not stream:
+            try:
+                await response.aread()
+            finally:
+                # read to its end it is closed already
+                await response.aclose()
+        return response
+
+    async def post(self, url: httpx.URL | str, **given: Any) -> httpx.Response:
+        """Send it and read the whole answer."""
+        return await self.send(self.build_request("POST", url, **given))
+
+
+@lru_cache(maxsize=256)
+def _parsed(url: str) -> httpx.URL:
+    return httpx.URL(url)
+
+
+def _hand_over(pool: _Pool, connection: Connection | None) -> bool:
+    """To the first who waits. False if nobody does."""
+    while pool.waiting:
+        turn = pool.waiting.popleft()
+        if not turn.done():
+            turn.set_result(connection)
+            return True
+    return False
+
+
+def _head(request: httpx.Request) -> bytes:
+    """The request's head as bytes. Raises `httpx.LocalProtocolError` for a line break in a header."""
+    lines = [b"%s %s HTTP/1.1" % (request.method.encode("ascii"), request.url.raw_path)]
+    lines += [b"%s: %s" % header for header in request.headers.raw]
+    head = b"\r\n".join(lines)
+    if head.count(b"\n") != len(lines) - 1 or head.count(b"\r") != len(lines) - 1:
+        raise httpx.LocalProtocolError("a header holds a line break")
+    return head + b"\r\n\r\n"
