@@ -17,14 +17,13 @@ from gateway.errors import PermissionDenied, QuotaExceeded, RateLimited
 from gateway.limits import RateLimit
 from gateway.settings import GatewaySettings
 from ledger.keys import Key
-from ledger.policies import KeyPolicy
+from ledger.policies import UNBOUND, KeyPolicy
 from ledger.prices import Price, Tokens
 from ledger.records import RequestRecord
 from ledger.store import now_ms
 
 __all__ = ("Admission", "Ask", "Visit", "may_use")
 
-UNBOUND: Final = KeyPolicy()
 NO_TOKENS: Final = Tokens()
 NO_PRICES: Final[Mapping[str, Price]] = MappingProxyType({})
 

@@ -4,8 +4,9 @@ must not see because the gateway alone asked for it. Odd shapes are passed over;
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, cast
+from typing import Any, Final
 
+from gateway.wire import items, mapping, objects
 from ledger.prices import Tokens
 from router.signals import SIGNAL_TOP, TokenLogprob
 
@@ -29,7 +30,7 @@ class Asked:
     @staticmethod
     def by(body: dict[str, Any]) -> "Asked":
         """From the client's body."""
-        options = _mapping(body.get("stream_options"))
+        options = mapping(body.get("stream_options"))
         return Asked(
             bool(body.get("logprobs")),
             int(body.get("top_logprobs") or 0),
@@ -54,10 +55,10 @@ class Answer:
 
     def read(self, body: dict[str, Any]) -> None:
         """Read a ``chat.completion``, one ``chat.completion.chunk``, or a ``text_completion``, whole or a chunk."""
-        usage = _mapping(body.get("usage"))
+        usage = mapping(body.get("usage"))
         if usage:
             self.usage = _tokens(usage)
-        for choice in _objects(body.get("choices")):
+        for choice in objects(body.get("choices")):
             if choice.get("index", 0) != 0:
                 continue
             said, tokens = _said(choice)
@@ -74,7 +75,7 @@ class Answer:
         What was read stays whole: the ledger keeps it as the upstream sent it.
         """
         changed = False
-        for choice in _objects(body.get("choices")):
+        for choice in objects(body.get("choices")):
             logprobs = choice.get("logprobs")
             if logprobs is None:
                 continue
@@ -87,37 +88,37 @@ class Answer:
 
 def _said(choice: dict[str, Any]) -> tuple[Any, Iterable[dict[str, Any]]]:
     """Text and tokens of a chat's choice, or of a completion's, which has the text itself."""
-    logprobs, spoken = _mapping(choice.get("logprobs")), choice.get("delta") or choice.get("message")
+    logprobs, spoken = mapping(choice.get("logprobs")), choice.get("delta") or choice.get("message")
     if spoken is None and "text" in choice:
         return choice["text"], _completion_tokens(logprobs)
-    return _mapping(spoken).get("content"), _objects(logprobs.get("content"))
+    return mapping(spoken).get("content"), objects(logprobs.get("content"))
 
 
 def _completion_tokens(logprobs: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """A completion's log-probabilities, lists side by side, as a chat has them: one object per token."""
-    tops = _list(logprobs.get("top_logprobs"))
-    pairs = zip(_list(logprobs.get("tokens")), _list(logprobs.get("token_logprobs")), strict=False)
+    tops = items(logprobs.get("top_logprobs"))
+    pairs = zip(items(logprobs.get("tokens")), items(logprobs.get("token_logprobs")), strict=False)
     for i, (token, logprob) in enumerate(pairs):
-        listed = _mapping(tops[i]) if i < len(tops) else {}
+        listed = mapping(tops[i]) if i < len(tops) else {}
         top = [{"token": other, "logprob": value} for other, value in listed.items()]
         yield {"token": token, "logprob": logprob, "top_logprobs": top}
 
 
 def _as_asked(logprobs: Any, top: int) -> Any:
     """As the upstream would have sent it, had it been asked for the client's own number of alternatives."""
-    parts = _mapping(logprobs)
+    parts = mapping(logprobs)
     if isinstance(parts.get("top_logprobs"), list):
-        listed = _list(parts["top_logprobs"])
-        chosen = _list(parts.get("tokens")) + [None] * len(listed)
+        listed = items(parts["top_logprobs"])
+        chosen = items(parts.get("tokens")) + [None] * len(listed)
         return parts | {"top_logprobs": [_best(each, chosen[i], top) for i, each in enumerate(listed)]}
-    lists = {part: _list(tokens) for part, tokens in parts.items() if isinstance(tokens, list)}
+    lists = {part: items(tokens) for part, tokens in parts.items() if isinstance(tokens, list)}
     cut = {part: [_cut(token, top) for token in tokens] for part, tokens in lists.items()}
     return parts | cut if cut else logprobs
 
 
 def _best(listed: Any, chosen: Any, top: int) -> Any:
     """A completion's alternatives of one token: the ``top`` likeliest, and always the one that was chosen."""
-    alternatives = _mapping(listed)
+    alternatives = mapping(listed)
     if len(alternatives) <= top:
         return listed
     numbers = [token for token, value in alternatives.items() if _is_number(value)]
@@ -126,7 +127,7 @@ def _best(listed: Any, chosen: Any, top: int) -> Any:
 
 
 def _cut(token: Any, top: int) -> Any:
-    listed = _mapping(token).get("top_logprobs")
+    listed = mapping(token).get("top_logprobs")
     return token | {"top_logprobs": listed[:top]} if isinstance(listed, list) else token
 
 
@@ -139,13 +140,13 @@ def signals(logprobs: Sequence[dict[str, Any]], tokens: int) -> list[TokenLogpro
 
 
 def _top(token: dict[str, Any]) -> tuple[float, ...]:
-    listed = [top["logprob"] for top in _objects(token.get("top_logprobs")) if _is_number(top.get("logprob"))]
+    listed = [top["logprob"] for top in objects(token.get("top_logprobs")) if _is_number(top.get("logprob"))]
     return tuple(sorted(map(float, listed), reverse=True)[:SIGNAL_TOP])
 
 
 def _tokens(usage: dict[str, Any]) -> Tokens:
     prompt = _count(usage.get("prompt_tokens"))
-    cached = _count(_mapping(usage.get("prompt_tokens_details")).get("cached_tokens"))
+    cached = _count(mapping(usage.get("prompt_tokens_details")).get("cached_tokens"))
     return Tokens(prompt, _count(usage.get("completion_tokens")), min(cached, prompt))
 
 
@@ -159,17 +160,3 @@ def _is_token(token: dict[str, Any]) -> bool:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= BELIEVABLE
-
-
-def _mapping(value: Any) -> dict[str, Any]:
-    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
-
-
-def _list(value: Any) -> list[Any]:
-    return cast("list[Any]", value) if isinstance(value, list) else []
-
-
-def _objects(value: Any) -> Iterator[dict[str, Any]]:
-    for item in _list(value):
-        if isinstance(item, dict):
-            yield cast("dict[str, Any]", item)

@@ -123,14 +123,14 @@ class Attempts:
         _, reply = await self._once(course, member, ticket)
         return reply if isinstance(reply, UpstreamReply) else None
 
-    def serve_at(self, template: Upstream, urls: tuple[str, ...]) -> None:
-        """Ask at these URLs from now on. One that was there before keeps its breaker."""
+    def serve_at(self, urls: tuple[str, ...]) -> None:
+        """Ask the same at these URLs from now on. One that was there before keeps its breaker."""
         if urls == self._urls:
             return
         known = {member.upstream.base_url: member for member in self.members}
         for member in self.members:
-            self._metrics.breaker_open.remove(template.name, str(member.index))
-        self._urls, self.members = urls, []
+            self._metrics.breaker_open.remove(self.name, str(member.index))
+        template, self._urls, self.members = self.members[0].upstream, urls, []
         for index, url in enumerate(urls):
             member = known.get(url) or Member(replace(template, base_url=url), index)
             member.index = index

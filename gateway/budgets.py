@@ -13,7 +13,8 @@ import msgspec
 
 from ledger.keys import Key
 from ledger.records import RequestRecord, nano
-from ledger.spending import HOUR_MS, NOTHING_SPENT, Periods, Reading, SpendReader, Spent
+from ledger.requests import HOUR_MS
+from ledger.spending import NOTHING_SPENT, Periods, Reading, SpendReader, Spent
 from ledger.store import now_ms
 
 __all__ = ("Budgets",)

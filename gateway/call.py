@@ -8,7 +8,7 @@ from typing import Any, Final
 from gateway.answer import Answer, Asked
 from gateway.errors import BadRequest, NotFound
 from gateway.wire import NotJson, as_written, decode_object
-from ledger.policies import KeyPolicy
+from ledger.policies import UNBOUND, KeyPolicy
 from ledger.prices import Price, Tokens, cost_nano
 from ledger.records import Content, RequestRecord
 from ledger.store import now_ms
@@ -21,7 +21,6 @@ MODELS: Final = ("auto", "student", "teacher")
 FORWARDED_HEADERS: Final = ("traceparent", "tracestate", "openai-organization", "openai-project")
 MAX_SHOWN: Final = 200
 NOT_PARAMETERS: Final = ("messages", "prompt", "model", "stream", "stream_options", "logprobs", "top_logprobs")
-UNBOUND: Final = KeyPolicy()
 MAX_TAGS: Final = 20
 UNDECIDED: Final = Decision("teacher", "no_release", None, 1.0)
 

@@ -18,7 +18,7 @@ from gateway.errors import ApiError, BadRequest, NotFound, UpstreamError, refusa
 from gateway.metrics import Metrics
 from gateway.openai_api import answer_call
 from gateway.recorder import Recorder
-from gateway.relay import PlainReply, StreamReply
+from gateway.replies import PlainReply, StreamReply
 from gateway.settings import EmbeddingsSettings
 from gateway.upstream import Upstream
 from gateway.wire import NotJson, as_written, decode_object

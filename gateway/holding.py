@@ -19,7 +19,8 @@ class Held:
     stream: Stream
     answer: Answer
     rest: AsyncGenerator[bytes, None]
-    events: list[bytes]
+    first: bytes = b""
+    """What was held back, as one piece."""
 
     async def close(self) -> None:
         """End the call."""
@@ -37,10 +38,9 @@ async def open_held(side: Attempts, call: Call, ask: Ask, tokens: int) -> Upstre
     if isinstance(opened, UpstreamReply):
         return opened
     answer = Answer()
-    held, is_held = Held(opened, answer, read_stream(side.name, call.asked, answer, opened, tokens), []), False
+    held, is_held = Held(opened, answer, read_stream(side.name, call.asked, answer, opened, tokens)), False
     try:
-        first = await anext(held.rest, None)
-        held.events = [] if first is None else [first]
+        held.first = await anext(held.rest, b"")
         is_held = True
     finally:
         if not is_held:

@@ -11,10 +11,11 @@ from litestar.types import ASGIApp
 from gateway.admission import Ask, Visit, may_use
 from gateway.asgi import ClientGone, PlainAnswer, StreamedAnswer, unless_client_leaves
 from gateway.auth import opt
-from gateway.call import MODELS, UNBOUND, Call, Caller, Pricing, read_call
+from gateway.call import MODELS, Call, Caller, Pricing, read_call
 from gateway.errors import ApiError, NotFound, Unavailable
-from gateway.relay import CLIENT_GONE, PlainReply, StreamReply
+from gateway.replies import CLIENT_GONE, PlainReply, StreamReply
 from gateway.visits import ask_of_call, ask_of_other, attend
+from ledger.policies import UNBOUND
 
 __all__ = ("Answering", "Presenter", "Reader", "answer_call", "chat_completions", "model", "models")
 

@@ -16,7 +16,7 @@ from gateway.metrics import Metrics
 from gateway.recorder import Recorder
 from gateway.relay import Relay
 from gateway.settings import AuthSettings, EmbeddingsSettings, GatewaySettings, TeacherSettings
-from gateway.sides import student_side, student_template, teacher_side
+from gateway.sides import student_side, teacher_side
 from router.policy import Capabilities
 from router.settings import RouterSettings
 from serving.settings import StudentSettings
@@ -72,7 +72,6 @@ def _relay(lasting: Lasting, config: GatewayConfig) -> Relay:
         live=lasting.live,
         teacher=teacher,
         student=student_side(student, gateway, client, metrics),
-        student_template=student_template(student),
         student_when_teacher_down=gateway.student_when_teacher_down,
         capabilities=Capabilities(student.context_tokens, student.tools, student.images),
         pricing=pricing,

@@ -22,11 +22,11 @@ from gateway.metrics import Metrics
 from gateway.recorder import Recorder
 from gateway.replies import CLIENT_GONE, PlainReply, StreamReply
 from gateway.sse import DONE, frame
-from gateway.upstream import Upstream, UpstreamReply
+from gateway.upstream import UpstreamReply
 from gateway.wire import NotJson, decode_answer, encode
 from router.policy import Capabilities, Decision, decide, escalate
 
-__all__ = ("CLIENT_GONE", "PlainReply", "Relay", "StreamReply")
+__all__ = ("Relay",)
 
 TOO_MANY: Final = 429
 
@@ -43,8 +43,6 @@ class Relay:
     live: Live
     teacher: Attempts
     student: Attempts
-    student_template: Upstream
-    """Its URL is that of a ready replica of the live release."""
     student_when_teacher_down: bool
     capabilities: Capabilities
     pricing: Pricing
@@ -188,9 +186,9 @@ class Relay:
         answer, status, code = held.answer, CLIENT_GONE, "client_closed"
         try:
             yield b""
-            for event in held.events:
+            if held.first:
                 call.saw_first_token()
-                yield event
+                yield held.first
             async for event in held.rest:
                 call.saw_first_token()
                 yield event
@@ -215,7 +213,7 @@ class Relay:
 
     def _is_student_ready(self, call: Call, release: LiveRelease | None) -> bool:
         if release is not None and release.student_urls:
-            self.student.serve_at(self.student_template, release.student_urls)
+            self.student.serve_at(release.student_urls)
             return True
         if call.target == "student":
             raise Unavailable("There is no student to answer: no release is live and ready.")

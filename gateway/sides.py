@@ -10,7 +10,7 @@ from gateway.settings import GatewaySettings, TeacherSettings
 from gateway.upstream import Upstream
 from serving.settings import StudentSettings
 
-__all__ = ("student_side", "student_template", "teacher_side")
+__all__ = ("student_side", "teacher_side")
 
 
 def teacher_side(
@@ -40,20 +40,16 @@ def teacher_side(
     return Attempts(upstreams, patience, client, metrics)
 
 
-def student_template(settings: StudentSettings) -> Upstream:
-    """A student without its URL, which is that of a ready replica of the live release."""
-    timeout = httpx.Timeout(settings.timeout_seconds, connect=settings.connect_timeout_seconds)
-    return Upstream("student", "", settings.model, None, timeout, settings.first_byte_timeout_seconds)
-
-
 def student_side(
     settings: StudentSettings, gateway: GatewaySettings, client: httpx.AsyncClient, metrics: Metrics
 ) -> Attempts:
     """The students in turn; where they are, `Attempts.serve_at` is told."""
+    timeout = httpx.Timeout(settings.timeout_seconds, connect=settings.connect_timeout_seconds)
+    nowhere = Upstream("student", "", settings.model, None, timeout, settings.first_byte_timeout_seconds)
     patience = Patience(
         settings.retries,
         gateway.max_retry_after_seconds,
         settings.total_timeout_seconds,
         gateway.total_timeout_seconds,
     )
-    return Attempts([student_template(settings)], patience, client, metrics, in_turn=True)
+    return Attempts([nowhere], patience, client, metrics, in_turn=True)

@@ -1,10 +1,14 @@
 """JSON from clients and upstreams: decoded with bounds, so that what was read can be written again."""
 
+from collections.abc import Iterator
 from typing import Any, Final, cast
 
 import msgspec
 
-__all__ = ("MAX_DEPTH", "NotJson", "as_written", "decode_answer", "decode_object", "encode")
+__all__ = (
+    "MAX_DEPTH", "NotJson", "as_written", "decode_answer", "decode_object", "encode", "items", "mapping", "objects",
+    "string",
+)  # fmt: skip
 
 MAX_DEPTH: Final = 100
 
@@ -46,6 +50,28 @@ def as_written(raw: bytes) -> dict[str, Any]:
     Encoded again, a field is what its writer wrote: no digit of a number, escape or repeated name is lost.
     """
     return cast("dict[str, Any]", _written.decode(raw))
+
+
+def string(value: Any) -> str:
+    """A string as it is, anything else as none."""
+    return value if isinstance(value, str) else ""
+
+
+def mapping(value: Any) -> dict[str, Any]:
+    """An object as it is, anything else as an empty one."""
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+
+
+def items(value: Any) -> list[Any]:
+    """A list as it is, anything else as an empty one."""
+    return cast("list[Any]", value) if isinstance(value, list) else []
+
+
+def objects(value: Any) -> Iterator[dict[str, Any]]:
+    """The objects of a list."""
+    for item in items(value):
+        if isinstance(item, dict):
+            yield cast("dict[str, Any]", item)
 
 
 def _is_too_deep(body: dict[str, Any]) -> bool:

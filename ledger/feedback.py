@@ -4,14 +4,13 @@ newest is the one that counts, as a whole.
 
 import secrets
 import time
-from collections.abc import Iterable
 from typing import Any, Final
 
 import msgspec
 import sqlalchemy as sa
-import zstandard
 
 from ledger import schema
+from ledger.records import compressed, decompressed
 from ledger.store import Store
 
 __all__ = (
@@ -21,15 +20,12 @@ __all__ = (
     "UnknownRequest",
     "add",
     "correction_in",
-    "latest",
     "newest",
     "of_request",
 )
 
 NEGATIVE: Final = 0.5
 """A score below it says that the answer was wrong."""
-MAX_BODY_BYTES: Final = 64 * 1024 * 1024
-IDS_AT_ONCE: Final = 500
 
 
 class UnknownRequest(LookupError):
@@ -94,19 +90,6 @@ def add(store: Store, said: Feedback, asker: str | None, anyones: bool) -> Feedb
     return kept
 
 
-def latest(store: Store, request_ids: Iterable[str]) -> dict[str, Feedback]:
-    """The newest feedback of each of these requests that has any."""
-    ids = list(dict.fromkeys(request_ids))
-    table = schema.feedback
-    found: dict[str, Feedback] = {}
-    with store.read() as connection:
-        for start in range(0, len(ids), IDS_AT_ONCE):
-            wanted = table.c.request_id.in_(ids[start : start + IDS_AT_ONCE])
-            rows = connection.execute(sa.select(table).where(wanted).order_by(table.c.id)).mappings()
-            found |= {row["request_id"]: _feedback(row) for row in rows}
-    return found
-
-
 def of_request(store: Store, request_id: str) -> list[Feedback]:
     """All feedback of a request, newest first."""
     return _newest_first(store, schema.feedback.c.request_id == request_id, None)
@@ -132,7 +115,7 @@ def _newest_first(store: Store, condition: sa.ColumnElement[bool], limit: int | 
 def _row(feedback: Feedback) -> dict[str, Any]:
     values = msgspec.structs.asdict(feedback)
     said = _Said(values.pop("correction"), values.pop("comment"))
-    return values | {"body": zstandard.compress(_encode(said), level=3) if said != _Said() else None}
+    return values | {"body": compressed(_encode(said)) if said != _Said() else None}
 
 
 def _feedback(row: sa.RowMapping) -> Feedback:
@@ -142,4 +125,4 @@ def _feedback(row: sa.RowMapping) -> Feedback:
 
 
 def _said(body: bytes | None) -> _Said:
-    return _decoder.decode(zstandard.decompress(body, max_output_size=MAX_BODY_BYTES)) if body else _Said()
+    return _decoder.decode(decompressed(body)) if body else _Said()

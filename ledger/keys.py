@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from ledger import schema
 from ledger.audit import record as audit
-from ledger.policies import KeyPolicy, PolicyError, name_of, policy_of, read_policy
+from ledger.policies import UNBOUND, KeyPolicy, PolicyError, name_of, policy_of, read_policy
 from ledger.store import Store, now_ms
 
 __all__ = (
@@ -33,7 +33,6 @@ __all__ = (
 
 SCOPES: Final = ("inference", "read", "admin")
 PREFIX: Final = "sk-stillroom-"
-UNBOUND: Final = KeyPolicy()
 MAX_OVERLAP_S: Final = 90 * 24 * 3600
 
 

@@ -10,7 +10,7 @@ from msgspec import Meta
 
 from ledger.store import now_ms
 
-__all__ = ("FIELDS", "KeyPolicy", "PolicyError", "expiry", "name_of", "policy_of", "read_policy")
+__all__ = ("FIELDS", "UNBOUND", "KeyPolicy", "PolicyError", "expiry", "name_of", "policy_of", "read_policy")
 
 # PostgreSQL's text has no NUL
 Name = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^\x00]+$")]
@@ -65,6 +65,8 @@ class KeyPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 FIELDS: Final = KeyPolicy.__struct_fields__
+UNBOUND: Final = KeyPolicy()
+"""Of a key without a policy, and of a caller without a key."""
 NOTHING: Final = KeyPolicy(models=(), routes=())
 PATH: Final = re.compile(r"(.*) - at `\$\.(\w+).*`|.*unknown field `(\w+)`")
 

@@ -9,8 +9,10 @@ __all__ = (
     "NANO",
     "Content",
     "RequestRecord",
+    "compressed",
     "decode_content",
     "decode_record",
+    "decompressed",
     "encode_content",
     "encode_record",
     "nano",
@@ -100,10 +102,20 @@ def decode_record(payload: bytes) -> RequestRecord:
 
 def encode_content(content: Content) -> bytes:
     """JSON compressed with zstd: the ``body`` of a row of ``contents``."""
-    # a compressor of its own for each call: one that two threads use at once crashes the process
-    return zstandard.compress(_content_encoder.encode(content), level=3)
+    return compressed(_content_encoder.encode(content))
 
 
 def decode_content(body: bytes) -> Content:
     """The inverse of `encode_content`."""
-    return _content_decoder.decode(zstandard.decompress(body, max_output_size=MAX_CONTENT_BYTES))
+    return _content_decoder.decode(decompressed(body))
+
+
+def compressed(data: bytes) -> bytes:
+    """What was said, as a column of the store holds it."""
+    # a compressor of its own for each call: one that two threads use at once crashes the process
+    return zstandard.compress(data, level=3)
+
+
+def decompressed(body: bytes) -> bytes:
+    """The inverse of `compressed`. Raises ``zstandard.ZstdError``."""
+    return zstandard.decompress(body, max_output_size=MAX_CONTENT_BYTES)

@@ -5,10 +5,9 @@ from typing import Any
 
 import msgspec
 import sqlalchemy as sa
-import zstandard
 
 from ledger import schema
-from ledger.records import MAX_CONTENT_BYTES
+from ledger.records import compressed, decompressed
 from ledger.store import Store
 
 __all__ = ("StoredBody", "StoredResponse", "delete", "encode_body", "expire", "get", "save")
@@ -46,7 +45,7 @@ _decoder = msgspec.json.Decoder(StoredBody)
 def save(store: Store, responses: Sequence[StoredResponse]) -> None:
     """Add responses, their bodies compressed with zstd. One that is there already is replaced."""
     ids = [response.id for response in responses]
-    rows = [msgspec.structs.asdict(response) | {"body": zstandard.compress(response.body)} for response in responses]
+    rows = [msgspec.structs.asdict(response) | {"body": compressed(response.body)} for response in responses]
     with store.write() as connection:
         connection.execute(sa.delete(schema.responses).where(schema.responses.c.id.in_(ids)))
         connection.execute(sa.insert(schema.responses), rows)
@@ -60,7 +59,7 @@ def get(store: Store, response_id: str) -> StoredResponse | None:
     if found is None:
         return None
     values: dict[str, Any] = dict(found)
-    values["body"] = zstandard.decompress(values["body"], max_output_size=MAX_CONTENT_BYTES)
+    values["body"] = decompressed(values["body"])
     return StoredResponse(**values)
 
 

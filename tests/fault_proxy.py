@@ -7,10 +7,11 @@ import asyncio
 import contextlib
 import socket
 import struct
-import threading
 import time
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
+
+from tests.loop_thread import LoopThread
 
 BLOCK = 64 * 1024
 SEND_BUFFER = 64 * 1024
@@ -68,16 +69,11 @@ class FaultProxy:
         self._passed_at = time.monotonic()
         self._fault = GOOD
         self._writers: set[asyncio.StreamWriter] = set()
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self._thread.start()
+        self._loop = LoopThread()
         self.port = 0
         self._placeholder: socket.socket | None = None
-        self._run(self._listen())
+        self._loop.run(self._listen())
         self.url = f"http://127.0.0.1:{self.port}/v1"
-
-    def _run(self, coroutine: Any) -> Any:
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(10)
 
     @property
     def fault(self) -> Fault:
@@ -86,24 +82,14 @@ class FaultProxy:
     @fault.setter
     def fault(self, fault: Fault) -> None:
         """Every connection from now on meets this; those that are open are closed."""
-        self._run(self._change(fault))
+        self._loop.run(self._change(fault))
 
     def quiet_since(self) -> float:
         """Seconds since a byte of an answer was passed on."""
         return time.monotonic() - self._passed_at
 
     def close(self) -> None:
-        async def end() -> None:
-            await self._change(Fault("refuse"))
-            tasks = asyncio.all_tasks() - {asyncio.current_task()}
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-
-        self._run(end())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(5)
-        self._loop.close()
+        self._loop.end(self._change(Fault("refuse")))
         if self._placeholder is not None:
             self._placeholder.close()
 

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.loop_thread import LoopThread
+
 PROMPT_TOKENS, CACHED_TOKENS = 11, 4
 
 
@@ -68,16 +70,11 @@ class ScriptedUpstream:
         self.script = Script()
         self.first: list[Script] = []
         self.seen: list[Seen] = []
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self._thread.start()
-        self._server = self._run(asyncio.start_server(self._serve, "127.0.0.1", 0))
+        self._loop = LoopThread()
+        self._server = self._loop.run(asyncio.start_server(self._serve, "127.0.0.1", 0))
         self.port = self._server.sockets[0].getsockname()[1]
         # by name: cookies are kept for names, not for addresses
         self.url = f"http://localhost:{self.port}/v1"
-
-    def _run(self, coroutine) -> Any:
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(10)
 
     def reset(self, script: Script | None = None, first: Iterable[Script] = ()) -> None:
         """Forget what was seen, and follow this script, after those that are first, each for one request."""
@@ -86,15 +83,8 @@ class ScriptedUpstream:
     def close(self) -> None:
         async def end() -> None:
             self._server.close()
-            tasks = asyncio.all_tasks() - {asyncio.current_task()}
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
 
-        self._run(end())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(5)
-        self._loop.close()
+        self._loop.end(end())
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         # a handler that ends cancelled is logged as an error, and that is how `close` ends it

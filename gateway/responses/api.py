@@ -12,7 +12,7 @@ from gateway.auth import opt
 from gateway.call import Call, Caller, decode_body
 from gateway.errors import BadRequest, NotFound
 from gateway.openai_api import answer_call
-from gateway.relay import PlainReply, StreamReply
+from gateway.replies import PlainReply, StreamReply
 from gateway.responses.events import response_events
 from gateway.responses.items import Item, unsupported
 from gateway.responses.keep import ResponseKeeper

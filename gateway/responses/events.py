@@ -11,16 +11,13 @@ from gateway.responses.reply import (
     call_item,
     failed,
     finished,
-    mapping,
     message_item,
-    objects,
     part,
     response,
-    string,
 )
 from gateway.responses.request import Asking
 from gateway.sse import DONE, cut, event_data
-from gateway.wire import decode_object, encode
+from gateway.wire import decode_object, encode, mapping, objects, string
 
 __all__ = ("Translation", "response_events")
 

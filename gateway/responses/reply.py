@@ -1,11 +1,12 @@
 """The response object: from a chat's whole answer, and the pieces that a stream of events is made of too."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final, cast
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 from gateway.responses.items import Item
 from gateway.responses.request import Asking
+from gateway.wire import mapping, objects, string
 
 __all__ = (
     "CUT_SHORT",
@@ -14,12 +15,9 @@ __all__ = (
     "failed",
     "finished",
     "from_chat",
-    "mapping",
     "message_item",
-    "objects",
     "part",
     "response",
-    "string",
 )
 
 CUT_SHORT: Final = {"length": "max_output_tokens", "content_filter": "content_filter"}
@@ -130,20 +128,3 @@ def _given(details: dict[str, Any]) -> dict[str, Any]:
 
 def _count(value: Any) -> int:
     return value if isinstance(value, int) else 0
-
-
-def string(value: Any) -> str:
-    """A string as it is, anything else as none."""
-    return value if isinstance(value, str) else ""
-
-
-def mapping(value: Any) -> dict[str, Any]:
-    """An object as it is, anything else as an empty one."""
-    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
-
-
-def objects(value: Any) -> Iterator[dict[str, Any]]:
-    """The objects of a list."""
-    for item in cast("list[Any]", value) if isinstance(value, list) else ():
-        if isinstance(item, dict):
-            yield cast("dict[str, Any]", item)

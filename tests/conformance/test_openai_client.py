@@ -1,7 +1,6 @@
 """OpenAI's own client against the gateway: only its base URL and key are changed."""
 
 import threading
-from collections.abc import AsyncIterator, Iterator
 
 import openai
 import pytest
@@ -10,19 +9,6 @@ from tests.gateway_fixtures import EASY, HARD, RELEASE, World
 from tests.scripted_upstream import Script
 
 MESSAGES = [{"role": "user", "content": EASY}]
-
-
-@pytest.fixture
-def client(world: World) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{world.url}/v1", api_key=world.secrets["inference"], max_retries=0) as client:
-        yield client
-
-
-@pytest.fixture
-async def async_client(world: World) -> AsyncIterator[openai.AsyncOpenAI]:
-    key = world.secrets["inference"]
-    async with openai.AsyncOpenAI(base_url=f"{world.url}/v1", api_key=key, max_retries=0) as client:
-        yield client
 
 
 def test_a_completion_is_what_the_client_expects(client: openai.OpenAI):

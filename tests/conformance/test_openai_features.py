@@ -1,7 +1,6 @@
 """What OpenAI documents for chat, by OpenAI's client: tools, schemas, log-probabilities, several choices, errors."""
 
 import json
-from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 
 import msgspec
@@ -21,19 +20,6 @@ class Parcel(pydantic.BaseModel):
 
     city: str
     days: int
-
-
-@pytest.fixture
-def client(world: World) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{world.url}/v1", api_key=world.secrets["inference"], max_retries=0) as client:
-        yield client
-
-
-@pytest.fixture
-async def async_client(world: World) -> AsyncIterator[openai.AsyncOpenAI]:
-    key = world.secrets["inference"]
-    async with openai.AsyncOpenAI(base_url=f"{world.url}/v1", api_key=key, max_retries=0) as client:
-        yield client
 
 
 def arguments(calls) -> list[tuple[str, dict]]:

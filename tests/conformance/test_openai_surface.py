@@ -1,7 +1,6 @@
 """OpenAI's own client on the rest of the surface: responses, completions, embeddings."""
 
 import json
-from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 
 import openai
@@ -21,19 +20,6 @@ class Parcel(pydantic.BaseModel):
     """What a structured answer is to look like."""
 
     city: str
-
-
-@pytest.fixture
-def client(world: World) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{world.url}/v1", api_key=world.secrets["inference"], max_retries=0) as client:
-        yield client
-
-
-@pytest.fixture
-async def async_client(world: World) -> AsyncIterator[openai.AsyncOpenAI]:
-    key = world.secrets["inference"]
-    async with openai.AsyncOpenAI(base_url=f"{world.url}/v1", api_key=key, max_retries=0) as client:
-        yield client
 
 
 def test_a_response_is_what_the_client_expects(client: openai.OpenAI):

@@ -44,7 +44,7 @@ def test_feedback_is_answered_kept_and_shown_with_its_request(world: World):
     assert shown == [{name: value for name, value in said.items() if name not in ("object", "kept")}]
     assert (shown[0]["score"], shown[0]["correction"]) == (0.25, "Good day.")
     assert send(world, request_id=request_id, score=1).status_code == 201
-    assert feedback.latest(world.store, [request_id])[request_id].score == 1
+    assert feedback.of_request(world.store, request_id)[0].score == 1
     assert len(world.get(f"/admin/v1/requests/{request_id}").json()["feedback"]) == 2
 
 

@@ -11,6 +11,19 @@ def now() -> float:
     return asyncio.get_running_loop().time()
 
 
+async def cancelled_under(alarm: Alarm) -> "asyncio.Task[None]":
+    """A task that waits under the alarm and has just been cancelled."""
+
+    async def wait() -> None:
+        with alarm:
+            await asyncio.sleep(5)
+
+    task = asyncio.create_task(wait())
+    await asyncio.sleep(0)
+    task.cancel()
+    return task
+
+
 async def test_it_interrupts_a_wait_when_its_time_is_over():
     alarm = Alarm(now() + 0.02)
     with pytest.raises(TimeoutError), alarm:
@@ -62,14 +75,7 @@ async def test_stopped_it_does_not_ring():
 
 async def test_a_cancellation_of_anothers_stays_one():
     alarm = Alarm(now() + 5)
-
-    async def wait() -> None:
-        with alarm:
-            await asyncio.sleep(5)
-
-    task = asyncio.create_task(wait())
-    await asyncio.sleep(0)
-    task.cancel()
+    task = await cancelled_under(alarm)
     with pytest.raises(asyncio.CancelledError):
         await task
     alarm.stop()
@@ -77,14 +83,7 @@ async def test_a_cancellation_of_anothers_stays_one():
 
 async def test_cancelled_and_late_at_once_is_cancelled():
     alarm = Alarm(now() + 5)
-
-    async def wait() -> None:
-        with alarm:
-            await asyncio.sleep(5)
-
-    task = asyncio.create_task(wait())
-    await asyncio.sleep(0)
-    task.cancel()
+    task = await cancelled_under(alarm)
     alarm.move(0.0)
     alarm._ring()
     with pytest.raises(asyncio.CancelledError):

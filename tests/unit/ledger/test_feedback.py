@@ -36,17 +36,10 @@ def test_the_newest_of_a_requests_feedback_counts_as_a_whole(asked):
     first = [add(asked, score=n / 10, correction=f"try {n}") for n in range(5)]
     last = add(asked, score=1.0)
     other = add(asked, "b", "key_2", label="fine")
-    assert feedback.latest(asked, ["a", "b", "none"]) == {"a": last, "b": other}
-    assert feedback.latest(asked, []) == {}
     assert feedback.of_request(asked, "a") == [last, *reversed(first)]
+    assert feedback.of_request(asked, "b") == [other]
+    assert feedback.of_request(asked, "none") == []
     assert feedback.newest(asked, 2) == [other, last]
-
-
-def test_the_latest_are_found_among_more_requests_than_one_statement_takes(asked):
-    insert_records(asked, [row(f"r{n}", key_id="key_1") for n in range(3)])
-    kept = {f"r{n}": add(asked, f"r{n}", score=0.5) for n in range(3)}
-    ids = [f"x{n}" for n in range(1_200)] + list(kept) + ["r0"]
-    assert feedback.latest(asked, ids) == kept
 
 
 @pytest.mark.parametrize(("asker", "anyones"), [("key_2", False), (None, False), ("key_1x", False)])
