@@ -127,7 +127,8 @@ def test_clients_that_leave_at_random_points_leave_nothing_behind(world: World, 
     seed = round(-100 * logprob)
     all_leave(world, -seed)  # what is opened once for all, is open now
     wait_until(lambda: "stillroom_in_flight_requests 0.0" in world.get("/metrics").text)
-    before = psutil.Process().num_fds(), gateways_tasks()
+    process = psutil.Process()
+    sockets, files, tasks = len(process.net_connections()), process.num_fds(), gateways_tasks()
     took = all_leave(world, seed)
     quantiles = [took[min(len(took) - 1, int(len(took) * q))] * 1000 for q in (0.5, 0.9, 0.99, 1)]
     tell("{} of {} calls under way, closed within (p50, p90, p99, max): {:.0f}, {:.0f}, {:.0f}, {:.0f} ms; {} "
@@ -138,4 +139,6 @@ def test_clients_that_leave_at_random_points_leave_nothing_behind(world: World, 
     every = [*world.student.seen, *world.teacher.seen]
     wait_until(lambda: all(seen.over.is_set() for seen in every), 3)
     wait_until(lambda: "stillroom_in_flight_requests 0.0" in world.get("/metrics").text, 3)
-    wait_until(lambda: psutil.Process().num_fds() <= before[0] + 2 and gateways_tasks() <= before[1] + 2, 8)
+    wait_until(lambda: len(process.net_connections()) <= sockets + 2 and gateways_tasks() <= tasks + 2, 8)
+    # the store's pool may hold a few connections more than before, of two or three files each
+    assert process.num_fds() < files + ABORTS / 5

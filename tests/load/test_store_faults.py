@@ -6,17 +6,28 @@ import asyncio
 import resource
 import sqlite3
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import psutil
+import pytest
 
+from router.model import RouterModel
 from tests.gateway_fixtures import wait_until
-from tests.load.conftest import Arena
+from tests.load.conftest import Arena, arena_of
 from tests.load.traffic import Load, Tally, tell
 
 CLIENTS, SECONDS = 12, 1.5
 PATIENCE = 3.0
 """Seconds that the slowest answer may take: about a hundred times what it takes, for machines that are busy."""
+
+PATIENT = "timeout_seconds = 10.0\nfirst_byte_timeout_seconds = 10.0\ntotal_timeout_seconds = 20.0\n"
+"""Limits of both sides: nobody is late here but the database."""
+
+
+@pytest.fixture(scope="module")
+def module_arena(router: RouterModel, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Arena]:
+    with arena_of(tmp_path_factory.mktemp("store"), router, PATIENT) as arena:
+        yield arena
 
 
 async def asked_during(arena: Arena, begin: Callable[[], object], end: Callable[[], object]) -> tuple[Tally, int]:
