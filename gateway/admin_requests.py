@@ -8,6 +8,7 @@ import msgspec
 from litestar import Request, Response
 
 from gateway.errors import BadRequest, NotFound
+from gateway.exchange import body_of as read_body
 from gateway.wire import NotJson, decode_object
 from ledger.jobs import JobError
 from ledger.keys import Key, KeyNameError, PolicyError, ScopeError
@@ -38,7 +39,7 @@ def json_answer(value: Any, status: int = 200) -> Response[bytes]:
 async def body_of(request: Request[Any, Any, Any]) -> dict[str, Any]:
     """The body, empty where none was sent. Raises `BadRequest`."""
     try:
-        return decode_object(await request.body() or b"{}")
+        return decode_object(await read_body(request) or b"{}")
     except NotJson as error:
         raise _unreadable(error) from error
 

@@ -4,7 +4,7 @@ must not see because the gateway alone asked for it. Odd shapes are passed over;
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from gateway.wire import items, mapping, objects
 from ledger.prices import Tokens
@@ -15,6 +15,7 @@ __all__ = ("Answer", "Asked", "signals")
 BELIEVABLE: Final = 10**9
 """A count or a log-probability beyond this is not believed: sums of it would not fit the ledger's columns."""
 MAX_REASON: Final = 32
+NUMBERS: Final = frozenset({float, int})
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +141,17 @@ def signals(logprobs: Sequence[dict[str, Any]], tokens: int) -> list[TokenLogpro
 
 
 def _top(token: dict[str, Any]) -> tuple[float, ...]:
-    listed = [top["logprob"] for top in objects(token.get("top_logprobs")) if _is_number(top.get("logprob"))]
-    return tuple(sorted(map(float, listed), reverse=True)[:SIGNAL_TOP])
+    listed = token.get("top_logprobs")
+    try:
+        found = sorted([top["logprob"] for top in cast("list[dict[str, Any]]", listed)], reverse=True)[:SIGNAL_TOP]
+        proper = NUMBERS.issuperset(map(type, found))
+    except (KeyError, TypeError):
+        found, proper = [], False
+    if not proper:
+        # of another shape than an engine's: what of it is a number
+        odd = [top["logprob"] for top in objects(listed) if _is_number(top.get("logprob"))]
+        found = sorted(odd, reverse=True)[:SIGNAL_TOP]
+    return tuple(found)
 
 
 def _tokens(usage: dict[str, Any]) -> Tokens:

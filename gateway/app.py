@@ -83,6 +83,7 @@ def build_app(config: GatewayConfig, store: Store, more_handlers: Sequence[Any] 
             "idempotency": Idempotency(),
             "responses": (responses := ResponseKeeper(store, metrics_)),
             "draining": False,
+            "max_body_bytes": config.gateway.max_body_bytes,
             **serving_state(lasting, config),
         }
     )

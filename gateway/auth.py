@@ -7,6 +7,7 @@ from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
 
 from gateway.errors import AuthenticationError, PermissionDenied
+from gateway.exchange import headers_of
 from ledger.keys import Key, digest
 from ledger.store import now_ms
 
@@ -39,7 +40,7 @@ async def authorise(connection: ASGIConnection[Any, Any, Any, Any], handler: Bas
 
 
 def _key(connection: ASGIConnection[Any, Any, Any, Any]) -> Key:
-    header = connection.headers.get("authorization", "")
+    header = headers_of(connection).get("authorization", "")
     scheme, _, credentials = header.partition(" ")
     secret = credentials.strip() if scheme.lower() == "bearer" else _basic_password(scheme, credentials)
     if not secret:
@@ -64,4 +65,4 @@ def _basic_password(scheme: str, credentials: str) -> str:
 
 
 def _is_browser(connection: ASGIConnection[Any, Any, Any, Any]) -> bool:
-    return "text/html" in connection.headers.get("accept", "")
+    return "text/html" in headers_of(connection).get("accept", "")

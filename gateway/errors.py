@@ -16,9 +16,10 @@ UpstreamError               could not be reached, broke off or answered 5xx (rai
                             route, Unavailable or TimedOut)
 """
 
+import os
 import secrets
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 import structlog
@@ -27,6 +28,7 @@ from litestar.exceptions import HTTPException, NotAuthorizedException, Permissio
 from sqlalchemy.exc import DisconnectionError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from gateway.exchange import ClientGone
 from gateway.wire import NotJson, decode_object, encode
 
 __all__ = (
@@ -50,6 +52,13 @@ __all__ = (
     "request_id",
     "unavailable",
 )
+
+ID_DIGITS: Final = 24
+IDS_DRAWN: Final = 256
+
+_drawn: list[str] = []
+# a process that is forked draws its own
+os.register_at_fork(after_in_child=_drawn.clear)
 
 log = structlog.get_logger(__name__)
 
@@ -182,7 +191,19 @@ def unavailable(message: str, error: UpstreamError) -> ApiError:
 
 def request_id(request: Request[Any, Any, Any]) -> str:
     """The id that this request's answer carries, whatever comes of it."""
-    return request.scope["state"].setdefault("request_id", f"req_{secrets.token_hex(12)}")
+    state = request.scope["state"]
+    found = state.get("request_id")
+    if found is None:
+        found = state["request_id"] = _new_id()
+    return found
+
+
+def _new_id() -> str:
+    """96 random bits, drawn from the system for many requests at once."""
+    if not _drawn:
+        digits = secrets.token_hex(ID_DIGITS // 2 * IDS_DRAWN)
+        _drawn.extend(digits[at : at + ID_DIGITS] for at in range(0, len(digits), ID_DIGITS))
+    return f"req_{_drawn.pop()}"
 
 
 def _response(
@@ -235,8 +256,14 @@ def _internal_error(request: Request[Any, Any, Any], error: Exception) -> Respon
     return _response(request, 500, body, {})
 
 
+def _client_gone(_request: Request[Any, Any, Any], _error: Exception) -> Response[bytes]:
+    # nobody is there to read it
+    return Response(b"", status_code=499)
+
+
 exception_handlers: dict[Any, Any] = {
     ApiError: _api_error,
+    ClientGone: _client_gone,
     HTTPException: _http_error,
     **dict.fromkeys((DisconnectionError, InterfaceError, OperationalError, PoolTimeout), _store_away),
     Exception: _internal_error,

@@ -13,6 +13,7 @@ from gateway.admission import Ask, Visit
 from gateway.asgi import PlainAnswer
 from gateway.auth import opt
 from gateway.errors import BadRequest, NotFound
+from gateway.exchange import body_of
 from gateway.visits import attend
 from ledger import feedback
 from ledger.feedback import Feedback, NothingKept, UnknownRequest
@@ -57,7 +58,7 @@ async def create_feedback(request: Request[Any, Any, Any]) -> ASGIApp:
 
     async def work(visit: Visit) -> ASGIApp:
         visit.admit(Ask())
-        wanted = _read(await request.body())
+        wanted = _read(await body_of(request))
         said = Feedback(id="", created_at=0, **msgspec.structs.asdict(wanted))
         kept = await _add(request.app.state.store, said, visit.key)
         sent = [name for name in ("score", "label", "correction", "comment") if getattr(wanted, name) is not None]

@@ -12,9 +12,13 @@ from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
 
 from gateway.auth import authorise
 from gateway.errors import exception_handlers
+from gateway.exchange import exchange_of
 from gateway.hygiene import refuse_bad_headers
 
 __all__ = ("front",)
+
+make_request = cast("type[Request[Any, Any, Any]]", Request)
+"""Without its type arguments, which a call would be passed through at run time."""
 
 
 def front(app: Litestar, max_header_bytes: int) -> ASGIApp:
@@ -35,13 +39,14 @@ def front(app: Litestar, max_header_bytes: int) -> ASGIApp:
         scope["app"] = scope["litestar_app"] = app
         scope["route_handler"] = handler
         scope["path_params"] = {}
-        request = Request[Any, Any, Any](scope, receive, send)
+        exchange = exchange_of(scope)
+        request = make_request(scope, receive, send)
         try:
             await authorise(request, handler)
             answer = await handler.fn(request)
         except Exception as error:  # noqa: BLE001 the outermost seam, as Litestar's own
             answer = _answer(error, request, app)
-        await answer(scope, receive, send)
+        await answer(scope, receive, send if exchange is None else exchange.send)
 
     return refuse_bad_headers(serve, max_header_bytes)
 

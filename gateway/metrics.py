@@ -1,6 +1,6 @@
 """The gateway's Prometheus metrics. Label values come from closed sets; keys and models are not among them."""
 
-from typing import Any
+from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
 
@@ -12,12 +12,24 @@ STATUS_CLASSES = tuple(f"{i}xx" for i in range(10))
 LATENCY_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """What requests of one route, reason and status are counted in."""
+
+    requests: Counter
+    latency: Histogram
+    first_token: Histogram
+    prompt: Counter
+    completion: Counter
+    cost: Counter
+
+
 class Metrics:
     """One registry per application, so that tests and workers do not share counts."""
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
-        self._children: dict[tuple[Any, tuple[str, ...]], Any] = {}
+        self._kinds: dict[tuple[str, str, int], _Kind] = {}
         route = ("route",)
         self._requests = Counter(
             "stillroom_requests", "Requests answered", ("route", "reason", "status"), registry=registry
@@ -30,6 +42,7 @@ class Metrics:
             buckets=LATENCY_BUCKETS, registry=registry,
         )  # fmt: skip
         self._tokens = Counter("stillroom_tokens", "Tokens billed", ("route", "kind"), registry=registry)
+        self._abandoned = self._tokens.labels("student", "abandoned")
         self._cost = Counter("stillroom_cost", "Money spent, in units of the settings", route, registry=registry)
         self._baseline = Counter(
             "stillroom_baseline_cost", "What the same requests cost on the teacher alone", registry=registry
@@ -53,25 +66,29 @@ class Metrics:
 
     def observe(self, record: RequestRecord) -> None:
         """Count one finished request."""
-        child = self._child
-        child(self._requests, record.route, record.reason, STATUS_CLASSES[record.status // 100]).inc()
-        child(self._latency, record.route).observe(record.latency_ms / 1000)
+        kind = self._kinds.get((record.route, record.reason, record.status)) or self._new_kind(record)
+        kind.requests.inc()
+        kind.latency.observe(record.latency_ms / 1000)
         if record.first_token_ms is not None:
-            child(self._first_token, record.route).observe(record.first_token_ms / 1000)
-        child(self._tokens, record.route, "prompt").inc(record.prompt_tokens)
-        child(self._tokens, record.route, "completion").inc(record.completion_tokens)
-        child(self._tokens, "student", "abandoned").inc(
-            record.attempt_prompt_tokens + record.attempt_completion_tokens
-        )
-        child(self._cost, record.route).inc(record.cost_nano / NANO)
+            kind.first_token.observe(record.first_token_ms / 1000)
+        kind.prompt.inc(record.prompt_tokens)
+        kind.completion.inc(record.completion_tokens)
+        if record.attempt_prompt_tokens or record.attempt_completion_tokens:
+            self._abandoned.inc(record.attempt_prompt_tokens + record.attempt_completion_tokens)
+        kind.cost.inc(record.cost_nano / NANO)
         self._baseline.inc(record.baseline_nano / NANO)
 
-    def _child(self, metric: Any, *labels: str) -> Any:
-        """The metric for these labels; its own lookup checks and converts them under a lock every time."""
-        key = (metric, labels)
-        found = self._children.get(key)
-        if found is None:
-            found = self._children[key] = metric.labels(*labels)
+    def _new_kind(self, record: RequestRecord) -> "_Kind":
+        """The metrics of such requests; looking each up checks and converts its labels under a lock every time."""
+        route, reason, status = record.route, record.reason, record.status
+        found = self._kinds[route, reason, status] = _Kind(
+            self._requests.labels(route, reason, STATUS_CLASSES[status // 100]),
+            self._latency.labels(route),
+            self._first_token.labels(route),
+            self._tokens.labels(route, "prompt"),
+            self._tokens.labels(route, "completion"),
+            self._cost.labels(route),
+        )
         return found
 
     def render(self) -> bytes:

@@ -9,10 +9,11 @@ from litestar import Request, Response, get, post
 from litestar.types import ASGIApp
 
 from gateway.admission import Ask, Visit, may_use
-from gateway.asgi import ClientGone, PlainAnswer, StreamedAnswer, unless_client_leaves
+from gateway.asgi import PlainAnswer, StreamedAnswer
 from gateway.auth import opt
 from gateway.call import MODELS, Call, Caller, Pricing, read_call
 from gateway.errors import ApiError, NotFound, Unavailable
+from gateway.exchange import ClientGone, body_of, headers_of, unless_client_leaves
 from gateway.replies import CLIENT_GONE, PlainReply, StreamReply
 from gateway.visits import ask_of_call, ask_of_other, attend
 from ledger.policies import UNBOUND
@@ -74,9 +75,9 @@ async def _admitted(request: Request[Any, Any, Any], visit: Visit, read: Reader,
     state = request.app.state
     policy = visit.key.policy if visit.key else UNBOUND
     caller = Caller(visit.id, visit.key_id or None, state.aliases, state.log_content, policy)
-    raw = await request.body()
+    raw = await body_of(request)
     try:
-        begun = read(raw, request.headers, caller)
+        begun = read(raw, headers_of(request), caller)
         call = await begun if inspect.isawaitable(begun) else begun
     except ApiError:
         # what cannot be read counts as a request all the same
@@ -93,7 +94,7 @@ async def _answered(
 ) -> ASGIApp:
     answering = relay.open_stream(call) if call.stream else relay.answer(call)
     try:
-        reply = await unless_client_leaves(answering, request.receive)
+        reply = await unless_client_leaves(answering, request.scope)
     except ClientGone:
         relay.abandoned(call, CLIENT_GONE, "client_closed")
         return PlainAnswer(CLIENT_GONE, {}, b"")

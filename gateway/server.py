@@ -12,6 +12,7 @@ import uvicorn
 from litestar import Litestar
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from gateway.exchange import Exchange, Peer
 from gateway.front import front
 from gateway.settings import GatewaySettings
 
@@ -29,10 +30,12 @@ class _Protocol(HttpToolsProtocol):
     """Closes a connection whose client begins a request's head and does not end it."""
 
     _late: asyncio.TimerHandle | None = None
+    _peer: Peer
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """A client connected."""
         super().connection_made(transport)
+        self._peer = Peer()
         self._late = self.loop.call_later(HEAD_S, transport.close)
 
     def data_received(self, data: bytes) -> None:
@@ -46,9 +49,15 @@ class _Protocol(HttpToolsProtocol):
         elif self._late is None and in_head:
             self._late = self.loop.call_later(HEAD_S, self.transport.close)
 
+    def on_headers_complete(self) -> None:
+        """A request's head is whole; its task begins with the loop's next turn."""
+        super().on_headers_complete()
+        Exchange(self._peer, self.cycle).begin(self.scope.setdefault("state", {}))
+
     def connection_lost(self, exc: Exception | None) -> None:
         """It is gone."""
         super().connection_lost(exc)
+        self._peer.leave()
         if self._late is not None:
             self._late.cancel()
 

@@ -8,9 +8,9 @@ import asyncio
 import contextlib
 import ssl
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, Final, TypeAlias
 
 import httpx
@@ -59,8 +59,11 @@ class Transport(httpx.AsyncBaseTransport):
         A kept-alive connection that turns out to be closed, with no byte of an answer, is tried again on a new one.
         """
         timeouts: Timeouts = request.extensions.get("timeout") or {}
-        written = _head(request) + await request.aread()
-        pool = self._pool(request.url.raw_scheme, request.url.raw_host, request.url.port)
+        if isinstance(request, _Written):
+            written, origin = request.written, request.origin
+        else:
+            written, origin = _head(request) + await request.aread(), _origin(request.url)
+        pool = self._pools.get(origin) or self._new_pool(origin)
         connection = self._idle(pool) or await self._connect(pool, request, timeouts)
         while True:
             answered = False
@@ -93,12 +96,10 @@ class Transport(httpx.AsyncBaseTransport):
         self.release(pool, connection)
         return _Whole(status, headers, body)
 
-    def _pool(self, scheme: bytes, host: bytes, port: int | None) -> _Pool:
-        pool = self._pools.get((scheme, host, port))
-        if pool is None:
-            if scheme not in PORTS:
-                raise httpx.UnsupportedProtocol(f"{scheme.decode()} is not a protocol of ours")
-            pool = self._pools[scheme, host, port] = _Pool()
+    def _new_pool(self, origin: Origin) -> _Pool:
+        if origin[0] not in PORTS:
+            raise httpx.UnsupportedProtocol(f"{origin[0].decode()} is not a protocol of ours")
+        pool = self._pools[origin] = _Pool()
         return pool
 
     def _idle(self, pool: _Pool) -> Connection | None:
@@ -225,15 +226,50 @@ class _Whole(httpx.Response):
 
     def __init__(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
         super().__init__(status, headers=headers, stream=httpx.ByteStream(body))
-        self._body = body
+        self._raw, self._body = headers, body
 
     async def aread(self) -> bytes:
         """The body."""
-        if "content-encoding" in self.headers:
+        if any(name.lower() == b"content-encoding" for name, _ in self._raw):
             return await super().aread()
         self.is_stream_consumed = self.is_closed = True
         self._content = self._body
         return self._body
+
+
+class _Written(httpx.Request):
+    """A request that is bytes already. Whoever asks for its headers has them parsed."""
+
+    def __init__(self, method: str, target: "_Target", lines: bytes, content: bytes, timeout: httpx.Timeout) -> None:
+        self.method, self.url, self.origin = method, target.url, target.origin
+        self.written = b"".join((target.begin, b"content-length: %d\r\n" % len(content), lines, b"\r\n", content))
+        self.extensions = {"timeout": timeout.as_dict()}
+
+    @cached_property
+    def headers(self) -> httpx.Headers:
+        """As they were written."""
+        lines = self.written.partition(b"\r\n\r\n")[0].split(b"\r\n")[1:]
+        return httpx.Headers([(name, value) for name, _, value in (line.partition(b": ") for line in lines)])
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """A URL, and how a request to it begins."""
+
+    url: httpx.URL
+    origin: Origin
+    begin: bytes
+
+
+@lru_cache(maxsize=256)
+def _target(method: str, url: httpx.URL | str) -> _Target:
+    parsed = httpx.URL(url)
+    begin = b"%s %s HTTP/1.1\r\nhost: %s\r\n" % (method.encode("ascii"), parsed.raw_path, parsed.netloc)
+    return _Target(parsed, _origin(parsed), begin)
+
+
+def _origin(url: httpx.URL) -> Origin:
+    return url.raw_scheme, url.raw_host, url.port
 
 
 class Client(httpx.AsyncClient):
@@ -243,20 +279,12 @@ class Client(httpx.AsyncClient):
 
     def build_request(self, method: str, url: httpx.URL | str, **given: Any) -> httpx.Request:
         """Of ``content`` (bytes), ``headers`` (a mapping of strings) and ``timeout`` (an `httpx.Timeout`)."""
-        target = _parsed(url) if isinstance(url, str) else url
-        content: bytes = given.get("content") or b""
-        headers = [(b"host", target.netloc), (b"content-length", b"%d" % len(content))]
-        headers += [
-            (name.encode("ascii"), value.encode("ascii")) for name, value in (given.get("headers") or {}).items()
-        ]
+        headers: Mapping[str, str] = given.get("headers") or {}
+        lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()]).encode("ascii")
+        if lines.count(b"\n") != len(headers) or lines.count(b"\r") != len(headers):
+            raise httpx.LocalProtocolError("a header holds a line break")
         timeout: httpx.Timeout = given.get("timeout") or self.timeout
-        return httpx.Request(
-            method,
-            target,
-            headers=headers,
-            stream=httpx.ByteStream(content),
-            extensions={"timeout": timeout.as_dict()},
-        )
+        return _Written(method, _target(method, url), lines, given.get("content") or b"", timeout)
 
     async def send(self, request: httpx.Request, *, stream: bool = False, **_given: Any) -> httpx.Response:
         """As the base class does; an answer that is not streamed is read whole."""
@@ -273,11 +301,6 @@ class Client(httpx.AsyncClient):
     async def post(self, url: httpx.URL | str, **given: Any) -> httpx.Response:
         """Send it and read the whole answer."""
         return await self.send(self.build_request("POST", url, **given))
-
-
-@lru_cache(maxsize=256)
-def _parsed(url: str) -> httpx.URL:
-    return httpx.URL(url)
 
 
 def _hand_over(pool: _Pool, connection: Connection | None) -> bool:

@@ -21,10 +21,10 @@ from ledger.prices import Price
 __all__ = ("Question", "Stream", "Upstream", "UpstreamReply", "open_client", "open_stream", "post")
 
 RELAYED_HEADERS: Final = {
-    "openai-processing-ms": "openai-processing-ms",
-    "openai-version": "openai-version",
-    "retry-after": "retry-after",
-    "x-request-id": "x-stillroom-upstream-request-id",
+    b"openai-processing-ms": "openai-processing-ms",
+    b"openai-version": "openai-version",
+    b"retry-after": "retry-after",
+    b"x-request-id": "x-stillroom-upstream-request-id",
 }
 """What a client sees of an upstream's headers, and under which name."""
 MAX_CONNECTIONS: Final = 4096
@@ -229,8 +229,11 @@ def _headers(upstream: Upstream, forwarded: Mapping[str, str]) -> dict[str, str]
 
 
 def _relayed(response: httpx.Response) -> dict[str, str]:
-    theirs = response.headers
-    return {ours: theirs[name] for name, ours in RELAYED_HEADERS.items() if name in theirs}
+    return {
+        RELAYED_HEADERS[found]: value.decode("latin-1")
+        for name, value in response.headers.raw
+        if (found := name.lower()) in RELAYED_HEADERS
+    }
 
 
 def _check(upstream: Upstream, response: httpx.Response) -> None:

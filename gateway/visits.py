@@ -10,6 +10,7 @@ from gateway.admission import Admission, Ask, Visit
 from gateway.asgi import PlainAnswer
 from gateway.call import Call, Pricing
 from gateway.errors import ApiError, error_parts, request_id
+from gateway.exchange import body_of, headers_of
 from gateway.idempotency import Idempotency, KeptAnswer, digest_of
 from gateway.relay import Relay
 from ledger.prices import Tokens
@@ -36,7 +37,7 @@ async def attend(request: Request[Any, Any, Any], work: Work) -> ASGIApp:
     of_request["limit_headers"] = visit.headers
     done = False
     try:
-        once = "idempotency-key" in request.headers
+        once = "idempotency-key" in headers_of(request)
         answer = await (_once(request, visit, work) if once else work(visit))
         done = True
     finally:
@@ -54,8 +55,8 @@ async def attend(request: Request[Any, Any, Any], work: Work) -> ASGIApp:
 
 async def _once(request: Request[Any, Any, Any], visit: Visit, work: Work) -> ASGIApp:
     kept: Idempotency = request.app.state.idempotency
-    digest = digest_of(request.url.path, await request.body())
-    begun = kept.begin(visit.key_id, request.headers["idempotency-key"], digest)
+    digest = digest_of(request.url.path, await body_of(request))
+    begun = kept.begin(visit.key_id, headers_of(request)["idempotency-key"], digest)
     if isinstance(begun, KeptAnswer):
         return begun
     done = False

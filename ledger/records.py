@@ -1,5 +1,6 @@
 """What is recorded of one request, and how it is encoded for the spool and the store."""
 
+import threading
 from typing import Any
 
 import msgspec
@@ -110,10 +111,19 @@ def decode_content(body: bytes) -> Content:
     return _content_decoder.decode(decompressed(body))
 
 
+class _Compressors(threading.local):
+    """A compressor of its own for each thread: one that two use at once crashes the process."""
+
+    def __init__(self) -> None:
+        self.own = zstandard.ZstdCompressor(level=3)
+
+
+_compressors = _Compressors()
+
+
 def compressed(data: bytes) -> bytes:
     """What was said, as a column of the store holds it."""
-    # a compressor of its own for each call: one that two threads use at once crashes the process
-    return zstandard.compress(data, level=3)
+    return _compressors.own.compress(data)
 
 
 def decompressed(body: bytes) -> bytes:

@@ -12,11 +12,12 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import event
-from sqlalchemy.exc import ArgumentError, DisconnectionError
+from sqlalchemy.exc import ArgumentError, DisconnectionError, OperationalError
 
 __all__ = ("Store", "now_ms", "open_store", "sqlite_url")
 
 BUSY_TIMEOUT_S = 30
+LOCKED_PAUSE_S = 0.05
 
 
 def now_ms() -> int:
@@ -80,8 +81,7 @@ def _sqlite_engine(url: sa.URL) -> sa.Engine:
         raise ArgumentError(f"{url} names no file, as in sqlite:////var/lib/stillroom/ledger.sqlite")
     path = Path(url.database).absolute()
     # made here and never again: a process whose database was deleted is to fail, not to go on in an empty one
-    with sa.create_engine(url, poolclass=sa.NullPool).connect() as connection:
-        connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+    _use_wal(sa.create_engine(url, poolclass=sa.NullPool))
 
     def connect() -> sqlite3.Connection:
         return sqlite3.connect(
@@ -95,6 +95,21 @@ def _sqlite_engine(url: sa.URL) -> sa.Engine:
     engine = sa.create_engine(url, creator=connect)
     _prepare_sqlite(engine, path)
     return engine
+
+
+def _use_wal(engine: sa.Engine) -> None:
+    """Unlike for a statement, SQLite does not wait where another process holds the lock that this takes."""
+    ends = time.monotonic() + BUSY_TIMEOUT_S
+    while True:
+        try:
+            with engine.connect() as connection:
+                connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+        except OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > ends:
+                raise
+        else:
+            return
+        time.sleep(LOCKED_PAUSE_S)
 
 
 def _prepare_sqlite(engine: sa.Engine, path: Path) -> None:

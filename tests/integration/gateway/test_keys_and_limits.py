@@ -44,7 +44,7 @@ class Holder:
     def __init__(self, world: World, **policy: Any) -> None:
         self.world = world
         self.key, self.secret = keys.create(world.store, "app", ["inference"], "test", policy=KeyPolicy(**policy))
-        wait_until(lambda: self.get("/v1/models").status_code == 200, 2)
+        wait_until(lambda: self.get("/v1/models").status_code == 200)
 
     @property
     def headers(self) -> dict[str, str]:
