@@ -2,7 +2,9 @@
 
 Rows are split by a hash of the conversation's first user message, so that a request held out once stays held out in
 every later dataset. The held-out part is a uniform sample of the traffic that the router decides on: where a release
-was live, escalated requests are kept at the rate at which confident ones were explored.
+was live, confident requests are there only where they were explored, each with a probability p of its own (its
+propensity). With p_min the least one in the ledger, an explored request is kept with p_min / p and an escalated one
+with p_min, so that each had the chance p_min.
 """
 
 import bisect
@@ -20,6 +22,7 @@ from distill.collate import Example
 from distill.settings import DistillSettings
 from distill.targets import align, aligned_share, byte_vocabulary, from_openai, token_bytes
 from ledger.feedback import NEGATIVE
+from ledger.observed import least_propensity
 from ledger.requests import stream_trainable
 from ledger.store import Store, now_ms
 from router.features import RequestView
@@ -37,8 +40,8 @@ __all__ = (
     "write_whole",
 )
 
-THINNED: Final = ("hard", "low_confidence", "student_down")
-"""Logged whenever they happen, where of the confident requests only the explored ones are."""
+THINNED: Final = ("hard", "low_confidence", "student_down", "explore")
+"""Logged whenever they happen; of the confident requests only the explored ones are, by their propensity."""
 NOT_SAMPLED: Final = ("pinned", "unsupported")
 """The router decides nothing about these."""
 REFUSALS: Final = ("i'm sorry, but i can", "i am sorry, but i can", "i can't help with", "i cannot help with")
@@ -67,6 +70,8 @@ class Row(msgspec.Struct):
     corrected: bool = False
     answered: bool = True
     """False where only its correction brings it here: the student answered, or the teacher did not in full."""
+    tags: list[str] = []
+    model: str = ""
 
 
 class HeldOut(msgspec.Struct):
@@ -76,6 +81,11 @@ class HeldOut(msgspec.Struct):
     messages: Messages
     parameters: dict[str, Any]
     answer: str
+    tags: list[str] = []
+    model: str = ""
+    """The name that it was sent to."""
+    teacher_right: bool = True
+    """False where a caller corrected the teacher's answer; ``answer`` is the correction then."""
 
 
 class Manifest(msgspec.Struct):
@@ -98,7 +108,7 @@ class _Selection:
     """Rows by destination, newest answer first for a repeated request."""
 
     settings: DistillSettings
-    explore_rate: float
+    least_propensity: float
     renders: Callable[[Messages], bool]
     dropped: Counter[str] = field(default_factory=Counter[str])
     train: dict[str, Row] = field(default_factory=dict[str, Row])
@@ -136,7 +146,7 @@ class _Selection:
         if row.reason in NOT_SAMPLED or not row.answered:
             return "not_sampled"
         # by the row's own id: a request that comes back has a new chance each time, as with exploration
-        thinned = row.reason in THINNED and _unit(f"thin:{row.id}") >= self.explore_rate
+        thinned = row.reason in THINNED and _unit(f"thin:{row.id}") * row.propensity >= self.least_propensity
         return "thinned_held_out" if thinned else None
 
 
@@ -157,10 +167,10 @@ def render(messages: Messages, tokenizer: Any) -> str:
 
 
 def split(
-    rows: Iterable[Row], settings: DistillSettings, explore_rate: float, renders: Callable[[Messages], bool]
+    rows: Iterable[Row], settings: DistillSettings, least_propensity: float, renders: Callable[[Messages], bool]
 ) -> _Selection:
     """Choose among the ledger's rows, given oldest first."""
-    selection = _Selection(settings, explore_rate, renders)
+    selection = _Selection(settings, least_propensity, renders)
     for row in rows:
         selection.take(row)
     _cap_keys(selection)
@@ -172,9 +182,12 @@ def build_dataset(
 ) -> Manifest:
     """Write ``train.parquet``, ``held_out.jsonl`` and ``manifest.json`` (last) into the folder.
 
+    ``explore_rate`` is the propensity to thin by where no explored request is in the ledger yet.
+
     Raises `DatasetError` when fewer than ``settings.min_examples`` rows are left to train on, or none to judge by.
     """
-    selection = split(_ledger_rows(store), settings, explore_rate, lambda messages: _renders(messages, tokenizer))
+    least = least_propensity(store) or explore_rate
+    selection = split(_ledger_rows(store), settings, least, lambda messages: _renders(messages, tokenizer))
     rows = list(selection.train.values())[-settings.max_examples :]
     dropped = f"dropped: {dict(selection.dropped) or 'none'}"
     if len(rows) < settings.min_examples:
@@ -189,7 +202,7 @@ def build_dataset(
         )
     folder.mkdir(parents=True, exist_ok=True)
     share = _write_train(folder / "train.parquet", rows, tokenizer)
-    held = [HeldOut(r.id, r.messages, r.parameters, r.answer) for r in selection.held_out.values()]
+    held = [_held_out(row) for row in selection.held_out.values()]
     (folder / "held_out.jsonl").write_bytes(b"".join(msgspec.json.encode(row) + b"\n" for row in held))
     manifest = Manifest(
         created_at=now_ms(),
@@ -218,6 +231,10 @@ def read_held_out(folder: Path) -> list[HeldOut]:
     return [decoder.decode(line) for line in (folder / "held_out.jsonl").read_bytes().splitlines()]
 
 
+def _held_out(row: Row) -> HeldOut:
+    return HeldOut(row.id, row.messages, row.parameters, row.answer, row.tags, row.model, not row.corrected)
+
+
 def _ledger_rows(store: Store) -> Iterator[Row]:
     for values, content in stream_trainable(store):
         yield Row(
@@ -232,6 +249,8 @@ def _ledger_rows(store: Store) -> Iterator[Row]:
             values["feedback_score"],
             values["corrected"],
             values["answered"],
+            values["tags"],
+            values["model"],
         )
 
 

@@ -8,20 +8,26 @@ from typing import Any, Final
 
 import httpx
 import numpy as np
+import structlog
 from numpy.typing import NDArray
 from scipy.special import betaincinv
 
+from distill.comparing import Case, Compared, Comparing
 from distill.dataset import HeldOut
-from router.agreement import agree
+from distill.upstreams import REFUSED, BadAnswer, Upstream
+from ledger.prices import Tokens
+from router.comparators import Reply, agreed
 from router.features import RequestView
+from router.settings import RouterSettings
 from router.signals import SIGNAL_TOP, TokenLogprob
 from router.train import LabelledRequest
 
-__all__ = ("Replayed", "agreement_interval", "labelled", "paired_difference", "replay")
+__all__ = ("Comparators", "Replayed", "agreement_interval", "labelled", "paired_difference", "replay")
 
 CONCURRENCY: Final = 8
 TIMEOUT_S: Final = 120.0
-REFUSED: Final = (400, 413, 422)
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,24 +39,55 @@ class Replayed:
     tokens: tuple[TokenLogprob, ...]
     agreed: bool
     latency_ms: float
+    comparator: str = "exact"
+    """By which it is said whether it agreed."""
+    cut_off: bool = False
+    """Whether the answer ended at its length limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparators:
+    """How answers are compared, and who is asked where that takes a model: the student itself, unless the settings
+    name a judge or there are embeddings. ``spent`` hears of each paid call.
+    """
+
+    settings: RouterSettings
+    spent: Callable[[str, Upstream, Tokens], None]
+    teacher: Upstream | None = None
+    embeddings: Upstream | None = None
+
+    def asking(self, client: httpx.AsyncClient, student: Upstream) -> Comparing:
+        """For the answers of a student."""
+        return Comparing(
+            settings=self.settings,
+            client=client,
+            spent=self.spent,
+            embeddings=self.embeddings,
+            judge=self.teacher,
+            student=student,
+            # two calls of the teacher for each held-out request are spent where somebody decided to, and not else
+            judges_free_text=False,
+        )
 
 
 async def replay(
-    url: str, model: str, requests: Sequence[HeldOut], on_progress: Callable[[int], None]
+    student: Upstream, requests: Sequence[HeldOut], comparators: Comparators, on_progress: Callable[[int], None]
 ) -> list[Replayed]:
-    """Ask a student all the requests, a few at a time. ``url`` ends in ``/v1``.
+    """Ask a student all the requests, a few at a time, and compare its answers by each request's comparator.
 
-    A request that its server does not take (one too long for it, say) counts as one that it got wrong.
-    ``on_progress`` hears how many are done. Raises ``httpx.HTTPError`` when the server fails.
+    A request that its server does not take (one too long for it, say) counts as one that it got wrong, and so does an
+    answer that cannot be compared. ``student.url`` ends in ``/v1``. ``on_progress`` hears how many are done. Raises
+    ``httpx.HTTPError`` when the student's server, or one that compares, fails.
     """
     gate = asyncio.Semaphore(CONCURRENCY)
     done = 0
     async with httpx.AsyncClient(timeout=TIMEOUT_S, trust_env=False) as client:
+        comparing = comparators.asking(client, student)
 
         async def ask(request: HeldOut) -> Replayed:
             nonlocal done
             async with gate:
-                replayed = await _ask(client, url, model, request)
+                replayed = await _ask(comparing, student, request)
             done += 1
             on_progress(done)
             return replayed
@@ -58,35 +95,58 @@ async def replay(
         return list(await asyncio.gather(*(ask(request) for request in requests)))
 
 
-async def _ask(client: httpx.AsyncClient, url: str, model: str, request: HeldOut) -> Replayed:
+async def _ask(comparing: Comparing, student: Upstream, request: HeldOut) -> Replayed:
     body: dict[str, Any] = request.parameters | {
-        "model": model,
+        "model": student.model,
         "messages": request.messages,
         "logprobs": True,
         "top_logprobs": SIGNAL_TOP,
     }
     started = time.perf_counter()
-    response = await client.post(f"{url}/chat/completions", json=body)
+    response = await comparing.client.post(f"{student.url}/chat/completions", json=body)
     latency = (time.perf_counter() - started) * 1000
     if response.status_code in REFUSED:
         return Replayed(request, "", (), False, latency)
     response.raise_for_status()
     choice = response.json()["choices"][0]
-    answer = choice["message"].get("content") or ""
+    message = choice["message"]
+    reply = Reply.kept(message.get("content"), message.get("tool_calls"), choice.get("finish_reason"))
     tokens = tuple(
         TokenLogprob(token["logprob"], tuple(top["logprob"] for top in token["top_logprobs"]))
         for token in (choice.get("logprobs") or {}).get("content") or ()
     )
-    return Replayed(request, answer, tokens, agree(answer, request.answer), latency)
+    case = Case(request.messages, request.parameters, reply, Reply(request.answer), request.tags, request.model)
+    compared = await _compared(comparing, case)
+    cut_off = reply.finish_reason == "length"
+    return Replayed(request, reply.text, tokens, agreed(compared.agreement), latency, compared.comparator, cut_off)
+
+
+async def _compared(comparing: Comparing, case: Case) -> Compared:
+    """Disagreement where the one that is asked does not take the answers, or says what cannot be read."""
+    found = None
+    try:
+        found = await comparing.compare(case)
+    except BadAnswer as error:
+        log.warning("comparison_failed", error=str(error))
+    except httpx.HTTPStatusError as error:
+        if error.response.status_code not in REFUSED:
+            raise
+        log.warning("comparison_refused", error=str(error).splitlines()[0])
+    return found or Compared(0.0, case.comparator(comparing.settings))
 
 
 def labelled(rows: Sequence[Replayed], hold_tokens: int) -> list[LabelledRequest]:
     """The rows as the router learns from them, their answers cut as the gateway cuts them."""
     return [
         LabelledRequest(
-            RequestView.from_body(row.request.parameters | {"messages": row.request.messages}),
+            RequestView.from_body(row.request.parameters | {"messages": row.request.messages}, row.request.tags),
             row.tokens[:hold_tokens],
             row.agreed,
+            row.tokens,
+            row.cut_off,
+            row.request.teacher_right,
+            # of the whole answer, the prompt's share included
+            row.latency_ms / len(row.tokens) if row.tokens else None,
         )
         for row in rows
     ]

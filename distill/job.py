@@ -18,14 +18,17 @@ import msgspec
 from distill import dataset, gate, release
 from distill.child import run_trainer
 from distill.dataset import HeldOut, Manifest
-from distill.evaluate import Replayed, labelled, replay
+from distill.evaluate import Comparators, Replayed, labelled, replay
+from distill.labels import paid_row
 from distill.settings import DistillSettings
+from distill.upstreams import Upstream
 from ledger import jobs, releases, replicas
 from ledger.artifacts import folder_hash
 from ledger.jobs import Job
 from ledger.prices import Price, Tokens, cost_nano
+from ledger.records import RequestRecord
 from ledger.releases import Release
-from ledger.requests import usage_by
+from ledger.requests import insert_records, usage_by
 from ledger.store import Store, now_ms
 from router.calibration import Prices
 from router.model import RouterModel
@@ -62,6 +65,9 @@ class JobContext:
     teacher_price: Price
     owner: str
     on_progress: Progress
+    teacher: Upstream | None = None
+    """Who judges answers, where the settings name a judge."""
+    embeddings: Upstream | None = None
 
     def folder(self, job: Job) -> Path:
         """The job's working folder."""
@@ -217,10 +223,17 @@ async def _replay(context: JobContext, name: str, url: str, held_out: list[HeldO
         if done % 25 == 0 or done == len(held_out):
             context.on_progress("evaluating", {"who": name, "done": done, "of": len(held_out)})
 
+    paid: list[RequestRecord] = []
+    comparators = Comparators(
+        context.router, lambda *call: paid.append(paid_row(*call)), context.teacher, context.embeddings
+    )
+    student = Upstream(url, context.student.model)
     try:
-        return await replay(url, context.student.model, held_out, progress)
+        return await replay(student, held_out, comparators, progress)
     except httpx.HTTPError as error:
         raise JobFailed(f"the {name}'s server failed while it was evaluated: {error!r}") from error
+    finally:
+        await asyncio.to_thread(insert_records, context.store, paid)
 
 
 async def _ready_url(context: JobContext, wanted: Release) -> str:

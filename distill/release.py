@@ -41,6 +41,7 @@ def summary(evaluation: Evaluation, router: RouterModel) -> dict[str, Any]:
         "student_agreement": agreement,
         "student_agreement_ci": [low, high],
         "thresholds": thresholds,
+        "router": msgspec.to_builtins(router.training),
         "training": evaluation.training,
         "checks": msgspec.to_builtins(evaluation.verdict.checks),
     }

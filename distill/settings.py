@@ -4,6 +4,8 @@ from typing import Literal
 
 import msgspec
 
+from distill.loss_settings import Divergence, DivergenceName, LossSettings, Tail
+
 __all__ = ("DistillSettings", "TrainingSettings")
 
 
@@ -30,8 +32,13 @@ class TrainingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Weight of the soft targets against the hard label."""
     temperature: float = 1.0
     """Softens the teacher's distribution and the student's."""
-    tail: Literal["bucket", "renormalise"] = "renormalise"
-    """What becomes of the teacher's probability outside its top tokens: one further class, or spread over them."""
+    tail: Tail = "renormalise"
+    """What becomes of the teacher's probability outside its top tokens: one further class, spread over them, or
+    nothing, the student's being left out as well."""
+    divergence: DivergenceName = "forward_kl"
+    """How the student is compared with the teacher. The two reverse ones make it keep to likely answers."""
+    beta: float = 0.5
+    """Of ``jsd``: from forward (0) to reverse (1). Of the skewed: each side's share in what it is compared with."""
     lora_rank: int | None = None
     """Train a LoRA adapter of this rank; unset trains the weights."""
     freeze_embeddings: bool = True
@@ -46,6 +53,12 @@ class TrainingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """CPU threads."""
     seed: int = 0
     """Of the shuffling and the dropout."""
+
+    def __post_init__(self) -> None:
+        """Refuse a loss that means nothing, as `ValueError`."""
+        if not 0.0 <= self.beta <= 1.0:
+            return  # said with the other ranges, which name the variable
+        LossSettings(self.alpha, self.temperature, self.tail, Divergence(self.divergence, self.beta))
 
 
 class DistillSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

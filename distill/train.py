@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 import msgspec
 
 from distill.collate import ExampleSet, collate, read_examples
+from distill.loss_settings import Divergence, DivergenceName, LossSettings, Tail
 from distill.student import copy_companions, make_student, new_folder
 
 if TYPE_CHECKING:
@@ -61,7 +62,9 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     weight_decay: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     alpha: _Share = 0.5
     temperature: _Positive = 1.0
-    tail: Literal["bucket", "renormalise"] = "renormalise"
+    tail: Tail = "renormalise"
+    divergence: DivergenceName = "forward_kl"
+    beta: _Share = 0.5
     lora_rank: _Count | None = None
     freeze_embeddings: bool = True
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -69,6 +72,15 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     threads: _Count = 2
     max_length: Annotated[int, msgspec.Meta(ge=2)] = 1024
     save_steps: _Count = 200
+
+    def __post_init__(self) -> None:
+        """Refuse a loss that means nothing, as `ValueError`."""
+        _ = self.loss
+
+    @property
+    def loss(self) -> LossSettings:
+        """How the student is compared with the teacher."""
+        return LossSettings(self.alpha, self.temperature, self.tail, Divergence(self.divergence, self.beta))
 
 
 class TrainResult(msgspec.Struct):
@@ -240,13 +252,12 @@ def _trainer(
     import torch
 
     from distill.frozen import HiddenExamples, collate_hidden
-    from distill.losses import LossSettings
     from distill.trainer import DistillTrainer
 
     # Widths that are multiples of 8 feed a GPU's matrix units; on a CPU they are only more padding.
     multiple_of = 8 if torch.cuda.is_available() else 1
     return DistillTrainer(
-        loss=LossSettings(alpha=config.alpha, temperature=config.temperature, tail=config.tail),
+        loss=config.loss,
         model=model,
         args=_arguments(config, job, len(examples)),
         train_dataset=examples,

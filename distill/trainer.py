@@ -20,7 +20,8 @@ from transformers.training_args import TrainingArguments
 
 from distill.collate import IGNORED, BucketSampler, ExampleSet
 from distill.frozen import HiddenExamples
-from distill.losses import LossSettings, Targets, distillation_loss
+from distill.loss_settings import LossSettings
+from distill.losses import Targets, distillation_loss
 
 __all__ = (
     "DistillTrainer",

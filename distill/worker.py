@@ -12,7 +12,10 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from distill.child import TrainingFailed
 from distill.dataset import DatasetError
+from distill.drift_watch import DriftWatch
 from distill.job import JobContext, JobFailed, drop_scratch, run_job
+from distill.labels import Labelling
+from distill.passes import Pass, run_due
 from ledger import jobs, releases
 from ledger.jobs import Job, JobError
 from ledger.store import Store
@@ -32,7 +35,12 @@ def owner_name() -> str:
 
 
 async def run_worker(context: JobContext, stop: asyncio.Event) -> None:
-    """Claim and run jobs until ``stop``; a job under way then is left for the next worker."""
+    """Claim and run jobs until ``stop``, and the passes between; a job under way then is left for the next worker."""
+    labelling = Labelling(context.store, context.router, context.student, context.teacher, context.embeddings)
+    passes = [
+        Pass("drift", DriftWatch(context.store, context.router).run),
+        Pass("labels", labelling.run),
+    ]
     while not stop.is_set():
         try:
             job = await asyncio.to_thread(jobs.claim, context.store, context.owner)
@@ -41,6 +49,7 @@ async def run_worker(context: JobContext, stop: asyncio.Event) -> None:
             job = None
         if job is not None:
             await _until(stop, run_claimed(context, job))
+        await _until(stop, run_due(passes))
         try:
             await asyncio.wait_for(stop.wait(), POLL_S)
         except TimeoutError:
@@ -130,7 +139,7 @@ def _recorded(
     return both
 
 
-async def _until(stop: asyncio.Event, work: Coroutine[Any, Any, str]) -> None:
+async def _until(stop: asyncio.Event, work: Coroutine[Any, Any, Any]) -> None:
     task = asyncio.create_task(work)
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait((task, stopping), return_when=asyncio.FIRST_COMPLETED)
@@ -138,4 +147,4 @@ async def _until(stop: asyncio.Event, work: Coroutine[Any, Any, str]) -> None:
         pending.cancel()
     outcome, _ = await asyncio.gather(task, stopping, return_exceptions=True)
     if isinstance(outcome, Exception):
-        log.error("job_end_not_recorded", error=f"{type(outcome).__name__}: {outcome}")
+        log.error("work_broke_off", error=f"{type(outcome).__name__}: {outcome}")

@@ -6,11 +6,15 @@ from typing import Any
 import msgspec
 from litestar import Request, Response, get, post
 
-from gateway import keys_api
+from gateway import events_api, keys_api, router_api
 from gateway.admin_requests import actor_of, as_shape, body_of, json_answer, run, store_of
 from gateway.auth import opt
 from gateway.errors import NotFound
-from ledger import feedback, jobs, releases, requests
+from ledger import feedback, jobs, labels, releases, requests
+from ledger.store import Store
+from router.explain import Background, explain
+from router.log_report import router_of
+from router.policy import Capabilities
 
 __all__ = ("handlers",)
 
@@ -72,16 +76,34 @@ async def rollback_release(request: Request[Any, Any, Any]) -> Response[bytes]:
 
 @get("/admin/v1/requests/{request_id:str}", opt=opt("admin"))
 async def show_request(request: Request[Any, Any, Any], request_id: str) -> Response[bytes]:
-    """One request: its row, its content where that was kept, and its feedback, newest first."""
-    found = await asyncio.to_thread(requests.get, store_of(request), request_id)
+    """One request: its row, why it took its route, its content where that was kept, its labels and its feedback.
+
+    ``why`` has one sentence each; ``words`` are those that moved the score most.
+    """
+    capabilities = request.app.state.relay.capabilities
+    found = await asyncio.to_thread(_shown, store_of(request), request_id, capabilities)
     if found is None:
         raise NotFound(f"there is no request {request_id!r} in the store (yet)")
+    return json_answer(found)
+
+
+def _shown(store: Store, request_id: str, capabilities: Capabilities) -> dict[str, Any] | None:
+    found = requests.get(store, request_id)
+    if found is None:
+        return None
     row, content = found
-    said = await asyncio.to_thread(feedback.of_request, store_of(request), request_id)
-    return json_answer({"request": row, "content": content, "feedback": said})
+    explanation = explain(row, content, Background(router_of(store, row["release_id"]), capabilities))
+    return {
+        "request": row,
+        "content": content,
+        "why": explanation.why,
+        "words": explanation.words,
+        "labels": labels.of_request(store, request_id),
+        "feedback": feedback.of_request(store, request_id),
+    }
 
 
 handlers = [
-    *keys_api.handlers, list_jobs, create_job, show_job, cancel_job,
+    *keys_api.handlers, *events_api.handlers, *router_api.handlers, list_jobs, create_job, show_job, cancel_job,
     list_releases, promote_release, rollback_release, show_request,
 ]  # fmt: skip

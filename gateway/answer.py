@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
-from gateway.wire import items, mapping, objects
+from gateway.wire import items, mapping, objects, string
 from ledger.prices import Tokens
 from router.signals import SIGNAL_TOP, TokenLogprob
 
@@ -15,6 +15,7 @@ __all__ = ("Answer", "Asked", "signals")
 BELIEVABLE: Final = 10**9
 """A count or a log-probability beyond this is not believed: sums of it would not fit the ledger's columns."""
 MAX_REASON: Final = 32
+MAX_CALLS: Final = 128
 NUMBERS: Final = frozenset({float, int})
 
 
@@ -48,6 +49,13 @@ class Answer:
     logprobs: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     finish_reason: str | None = None
     usage: Tokens | None = None
+    calls: dict[int, dict[str, Any]] = field(default_factory=dict[int, dict[str, Any]])
+    """Of tools, by their index."""
+
+    @property
+    def tool_calls(self) -> list[dict[str, Any]] | None:
+        """As a whole answer has them; None where no tool is called."""
+        return [self.calls[index] for index in sorted(self.calls)] or None
 
     @property
     def tokens(self) -> Tokens:
@@ -63,12 +71,36 @@ class Answer:
             if choice.get("index", 0) != 0:
                 continue
             said, tokens = _said(choice)
+            self._read_calls(choice)
             if isinstance(said, str):
                 self.text += said
             self.logprobs.extend(filter(_is_token, tokens))
             reason = choice.get("finish_reason")
             if isinstance(reason, str) and reason:
                 self.finish_reason = reason[:MAX_REASON]
+
+    def take(self, text: str, logprobs: dict[str, Any] | None, usage: dict[str, Any] | None) -> None:
+        """Read the parts of a chunk of a chat's text."""
+        self.text += text
+        if logprobs:
+            self.logprobs.extend(filter(_is_token, objects(logprobs.get("content"))))
+        if usage:
+            self.usage = _tokens(usage)
+
+    def _read_calls(self, choice: dict[str, Any]) -> None:
+        """Calls come whole, or as pieces of their arguments."""
+        spoken = mapping(choice.get("delta") or choice.get("message"))
+        if not spoken.get("tool_calls"):
+            return
+        for place, sent in enumerate(objects(spoken["tool_calls"])):
+            index, function = sent.get("index", place), mapping(sent.get("function"))
+            if not isinstance(index, int) or (index not in self.calls and len(self.calls) >= MAX_CALLS):
+                continue
+            empty = {"id": "", "type": "function", "function": {"name": "", "arguments": ""}}
+            call = self.calls.setdefault(index, empty)
+            call["id"] = call["id"] or string(sent.get("id"))
+            for part in call["function"]:
+                call["function"][part] += string(function.get(part))
 
     def hide(self, body: dict[str, Any], asked: Asked) -> bool:
         """Take out of a body the log-probabilities that the client did not ask for. True when that changed it.

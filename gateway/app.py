@@ -20,6 +20,7 @@ from gateway.idempotency import Idempotency
 from gateway.live import Live
 from gateway.metrics import Metrics
 from gateway.openapi import openapi_document
+from gateway.pacing import Pacing
 from gateway.parts import GatewayConfig, Lasting, serving_state
 from gateway.recorder import Recorder
 from gateway.responses.api import handlers as response_handlers
@@ -71,7 +72,9 @@ def build_app(config: GatewayConfig, store: Store, more_handlers: Sequence[Any] 
     metrics_.in_flight.set_function(lambda: admission.in_flight)
     recorder = Recorder(spool, Ingester(config.spool, store), metrics_, admission.settle)
     live = Live(store, config.student.base_url, budgets)
-    lasting = Lasting(open_client(), live, recorder, metrics_, admission)
+    pacing = Pacing(store)
+    metrics_.show(pacing.pacer)
+    lasting = Lasting(open_client(), live, recorder, metrics_, admission, pacing)
     state = State(
         {
             "store": store,
@@ -91,7 +94,7 @@ def build_app(config: GatewayConfig, store: Store, more_handlers: Sequence[Any] 
     @contextlib.asynccontextmanager
     async def lifespan(_app: Litestar) -> AsyncGenerator[None, None]:
         await live.refresh()
-        tasks = [asyncio.create_task(part.run()) for part in (live, recorder, responses)]
+        tasks = [asyncio.create_task(part.run()) for part in (live, recorder, responses, pacing)]
         try:
             yield
         finally:

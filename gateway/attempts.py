@@ -75,6 +75,8 @@ class _Course:
     send: Send
     deadline: float
     start: int
+    members: list[Member]
+    """Of the request's own release, though another is promoted meanwhile."""
     tried: list[Member] = field(default_factory=list[Member])
     """The one tried last is at the end."""
     attempts: int = 0
@@ -119,7 +121,8 @@ class Attempts:
         ticket = member.breaker.enter(time.monotonic()) if member.breaker.state == "closed" else None
         if ticket is None:
             return None
-        course = _Course(call, ask, upstream.post, asyncio.get_running_loop().time() + self._patience.total_s, 0)
+        deadline = asyncio.get_running_loop().time() + self._patience.total_s
+        course = _Course(call, ask, upstream.post, deadline, 0, self.members)
         _, reply = await self._once(course, member, ticket)
         return reply if isinstance(reply, UpstreamReply) else None
 
@@ -160,7 +163,7 @@ class Attempts:
         left = min(self._patience.total_s, self._patience.request_s - call.elapsed_ms() / 1000)
         if left <= 0:
             raise UpstreamError(self.name, WHY["deadline"], fault="deadline")
-        return _Course(call, ask, send, asyncio.get_running_loop().time() + left, self._turn)
+        return _Course(call, ask, send, asyncio.get_running_loop().time() + left, self._turn, self.members)
 
     async def _attempt(self, course: _Course) -> _Outcome:
         entered = self._enter(course)
@@ -184,7 +187,7 @@ class Attempts:
 
     def _enter(self, course: _Course) -> tuple[Member, int] | None:
         """The next upstream that lets a request in: one that was not tried, else the one tried longest ago."""
-        now, members, tried = time.monotonic(), self.members, course.tried
+        now, members, tried = time.monotonic(), course.members, course.tried
         for offset in range(len(members)):
             member = members[(course.start + offset) % len(members)]
             if member not in tried and (ticket := member.breaker.enter(now)) is not None:
@@ -241,7 +244,7 @@ class Attempts:
         if course.attempts > self._patience.retries or not is_retried(reply) or not self._may_retry():
             return None
         now = time.monotonic()
-        if any(each not in course.tried and each.breaker.is_ready(now) for each in self.members):
+        if any(each not in course.tried and each.breaker.is_ready(now) for each in course.members):
             return 0.0
         pause = pause_before(reply, course.attempts, self._patience.max_retry_after_s)
         if pause is None or asyncio.get_running_loop().time() + pause >= course.deadline:

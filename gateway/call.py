@@ -1,5 +1,6 @@
 """One chat request on its way through the gateway: what came in, what was decided, what is recorded of it."""
 
+import operator
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -100,6 +101,8 @@ class Call:
     """The answers that nobody saw the end of, because another took their place or none did."""
     price: Price | None = None
     """Of the upstream that answered, where it is not its route's."""
+    expected_cost: float | None = None
+    """What the teacher was expected to cost when the pacer let this request pass to it."""
     may_fall_back: bool = True
     """Whether the student may answer for a teacher that is down."""
     first_token_ms: float | None = None
@@ -145,8 +148,12 @@ class Call:
             messages=self.messages,
             parameters={name: value for name, value in self.body.items() if name not in NOT_PARAMETERS},
             answer=answer.text,
+            tool_calls=answer.tool_calls,
             student_answer=self.attempt.text if self.attempt else None,
+            student_finish_reason=self.attempt.finish_reason if self.attempt else None,
+            student_tool_calls=self.attempt.tool_calls if self.attempt else None,
             teacher_logprobs=teacher_logprobs or None,
+            least_likely=_least_likely(answer if self.decision.route == "student" else self.attempt),
         )
         return RequestRecord(
             id=self.id,
@@ -159,6 +166,7 @@ class Call:
             release_id=self.release_id,
             score=self.decision.score,
             confidence=self.confidence,
+            novelty=self.decision.novelty,
             propensity=self.decision.propensity,
             status=status,
             error_code=error_code,
@@ -177,6 +185,12 @@ class Call:
             trainable=self.trainable,
             content=content if self.keep_content else None,
         )
+
+
+def _least_likely(student: Answer | None) -> tuple[str, float] | None:
+    """The token that the student was least sure of, and its log-probability."""
+    least = min(student.logprobs, key=operator.itemgetter("logprob"), default=None) if student else None
+    return (least["token"], float(least["logprob"])) if least else None
 
 
 def read_call(raw: bytes, headers: Mapping[str, str], caller: Caller) -> Call:
@@ -218,12 +232,14 @@ def begin_call(
     policy = caller.policy
     sent = [tag.strip()[:100] for tag in headers.get("x-stillroom-tags", "").split(",") if tag.strip()]
     target = pinned if target == "auto" else target
+    # the key's own first: a caller cannot push them out
+    tags = [*policy.tags, *(tag for tag in sent if tag not in policy.tags)][:MAX_TAGS]
     return Call(
         id=caller.request_id,
         endpoint=endpoint,
         body=body,
         messages=messages,
-        view=RequestView.from_body(body | {"messages": messages}),
+        view=RequestView.from_body(body | {"messages": messages}, tags),
         asked=_asked(body),
         stream=bool(stream),
         model=model,
@@ -231,8 +247,7 @@ def begin_call(
         key_id=caller.key_id,
         keep_content=caller.log_content and policy.log_content and log,
         trainable=log and body.get("store") is not False,
-        # the key's own first: a caller cannot push them out
-        tags=[*policy.tags, *(tag for tag in sent if tag not in policy.tags)][:MAX_TAGS],
+        tags=tags,
         # an upstream's headers are ASCII
         forwarded={name: headers[name] for name in FORWARDED_HEADERS if name in headers and headers[name].isascii()},
         may_fall_back=fall_back,

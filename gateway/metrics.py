@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
 
 from ledger.records import NANO, RequestRecord
+from router.pacing import Pacer
 
 __all__ = ("Metrics",)
 
@@ -62,6 +63,16 @@ class Metrics:
         self.spool_bytes = Gauge("stillroom_spool_backlog_bytes", "Spool not in the store yet", registry=registry)
         self.store_reachable = Gauge("stillroom_store_reachable", "1 while the store answers", registry=registry)
         self.in_flight = Gauge("stillroom_in_flight_requests", "Requests being answered", registry=registry)
+        self._teacher_share = Gauge(
+            "stillroom_teacher_share", "Teacher's share of about the last 1000 auto requests", registry=registry
+        )
+        self._pacing_price = Gauge(
+            "stillroom_pacing_price", "Least gain the teacher is asked for, 0 below the ceiling", ("ceiling",),
+            registry=registry,
+        )  # fmt: skip
+        self._spent_today = Gauge(
+            "stillroom_teacher_spend_today", "Teacher's cost this day, expected ones too", registry=registry
+        )
         self.release = Info("stillroom_release", "The live release", registry=registry)
 
     def observe(self, record: RequestRecord) -> None:
@@ -77,6 +88,13 @@ class Metrics:
             self._abandoned.inc(record.attempt_prompt_tokens + record.attempt_completion_tokens)
         kind.cost.inc(record.cost_nano / NANO)
         self._baseline.inc(record.baseline_nano / NANO)
+
+    def show(self, pacer: Pacer) -> None:
+        """Show how the pacer stands. What it kept from the teacher is counted with the requests' reasons."""
+        self._teacher_share.set_function(lambda: pacer.teacher_share)
+        self._spent_today.set_function(lambda: pacer.spent_today)
+        self._pacing_price.labels("share").set_function(lambda: pacer.share_price)
+        self._pacing_price.labels("spend").set_function(lambda: pacer.spend_price)
 
     def _new_kind(self, record: RequestRecord) -> "_Kind":
         """The metrics of such requests; looking each up checks and converts its labels under a lock every time."""

@@ -5,7 +5,7 @@ Shapes of ours come from their structs, those of OpenAI from `gateway.openapi_mo
 
 from typing import Final
 
-from gateway import admin_api, keys_api
+from gateway import admin_api, events_api, keys_api
 from gateway.feedback_api import NewFeedback
 from gateway.openapi_models import (
     BOOLEAN,
@@ -23,11 +23,16 @@ from gateway.openapi_models import (
     or_null,
     ref,
 )
+from ledger.events import Event
 from ledger.feedback import Feedback
 from ledger.jobs import Job
 from ledger.keys import MAX_OVERLAP_S, Key
+from ledger.labels import Label
 from ledger.policies import KeyPolicy
 from ledger.releases import Release
+from router.estimators import ESTIMATORS
+from router.explain import Word
+from router.log_report import LogReport
 
 __all__ = (
     "BODIES",
@@ -47,7 +52,11 @@ TYPES: Final = (
     KeyPolicy,
     admin_api.NewJob,
     NewFeedback,
+    Event,
     Feedback,
+    Label,
+    LogReport,
+    Word,
     Key,
     Job,
     Release,
@@ -92,6 +101,7 @@ RESULTS: Final[dict[str, Schema]] = {
     "update_key": ref("Key"),
     "rotate_key": obj(("key", "secret"), key=ref("Key"), secret=STRING),
     "revoke_key": ref("Key"),
+    "list_events": obj(("data",), data=listed(ref("Event"))),
     "list_jobs": obj(("data",), data=listed(ref("Job"))),
     "create_job": ref("Job"),
     "show_job": obj(("job", "events"), job=ref("Job"), events=listed(OBJECT)),
@@ -100,17 +110,31 @@ RESULTS: Final[dict[str, Schema]] = {
     "promote_release": ref("Release"),
     "rollback_release": obj(("rolled_back", "live"), rolled_back=STRING, live=ref("Release")),
     "show_request": obj(
-        ("request", "content", "feedback"), request=OBJECT, content=or_null(OBJECT), feedback=listed(ref("Feedback"))
+        ("request", "content", "why", "words", "labels", "feedback"),
+        request=OBJECT,
+        content=or_null(OBJECT),
+        why=listed(STRING),
+        words=listed(ref("Word")),
+        labels=listed(ref("Label")),
+        feedback=listed(ref("Feedback")),
     ),
+    "curve": ref("LogReport"),
 }
 STATUS: Final = {"create_feedback": 201, "create_key": 201, "create_job": 202}
 """Of success, where it is not 200."""
 QUERIES: Final[dict[str, dict[str, Schema]]] = {
+    "curve": {
+        "since": INTEGER | {"minimum": 0},
+        "release": STRING,
+        "estimator": STRING | {"enum": [*ESTIMATORS]},
+        "points": INTEGER | {"minimum": 2, "maximum": 1_001},
+    },
     "response_input_items": {
         "limit": INTEGER | {"minimum": 1, "maximum": 100},
         "order": STRING | {"enum": ["asc", "desc"]},
         "after": STRING,
     },
+    "list_events": {"limit": INTEGER | {"minimum": 1, "maximum": events_api.MAX_LIMIT}, "kind": STRING},
 }
 """Query parameters."""
 TEXTS: Final = {"metrics": "text/plain"}

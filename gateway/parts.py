@@ -10,9 +10,10 @@ import httpx
 from gateway.admission import Admission
 from gateway.call import Pricing
 from gateway.embeddings_api import Embeddings
-from gateway.explore import Explorer
+from gateway.explore import Explorer, Sides
 from gateway.live import Live
 from gateway.metrics import Metrics
+from gateway.pacing import Pacing
 from gateway.recorder import Recorder
 from gateway.relay import Relay
 from gateway.settings import AuthSettings, EmbeddingsSettings, GatewaySettings, TeacherSettings
@@ -47,12 +48,16 @@ class Lasting:
     recorder: Recorder
     metrics: Metrics
     admission: Admission
+    pacing: Pacing
 
 
 def serving_state(lasting: Lasting, config: GatewayConfig) -> dict[str, Any]:
     """What new requests are served with; those in flight keep what they began with."""
     lasting.admission.settings = config.gateway
     lasting.live.student_base_url = config.student.base_url
+    pacer = lasting.pacing.pacer
+    pacer.max_share = config.router.max_teacher_share
+    pacer.max_spend_per_day = config.router.max_teacher_spend_per_day
     return {
         "relay": _relay(lasting, config),
         "embeddings": Embeddings.of(config.embeddings, lasting.client, lasting.recorder, lasting.metrics),
@@ -67,11 +72,13 @@ def _relay(lasting: Lasting, config: GatewayConfig) -> Relay:
     client, metrics = lasting.client, lasting.metrics
     teacher = teacher_side(config.teacher, gateway, client, metrics)
     pricing = Pricing(student.price, config.teacher.price)
-    share, top = config.router.explore_share, config.teacher.top_logprobs
+    top = config.teacher.top_logprobs
+    asked = student_side(student, gateway, client, metrics)
+    sides = Sides(teacher, asked, lasting.live, top)
     return Relay(
         live=lasting.live,
         teacher=teacher,
-        student=student_side(student, gateway, client, metrics),
+        student=asked,
         student_when_teacher_down=gateway.student_when_teacher_down,
         capabilities=Capabilities(student.context_tokens, student.tools, student.images),
         pricing=pricing,
@@ -80,5 +87,6 @@ def _relay(lasting: Lasting, config: GatewayConfig) -> Relay:
         harvest_top_logprobs=top,
         recorder=lasting.recorder,
         metrics=metrics,
-        explorer=Explorer(teacher, pricing, lasting.recorder, share, top),
+        explorer=Explorer(sides, pricing, lasting.recorder, config.router),
+        pacing=lasting.pacing,
     )

@@ -19,6 +19,7 @@ from gateway.explore import Explorer
 from gateway.holding import Held, open_held
 from gateway.live import Live, LiveRelease
 from gateway.metrics import Metrics
+from gateway.pacing import Pacing
 from gateway.recorder import Recorder
 from gateway.replies import CLIENT_GONE, PlainReply, StreamReply
 from gateway.sse import DONE, frame
@@ -52,6 +53,7 @@ class Relay:
     recorder: Recorder
     metrics: Metrics
     explorer: Explorer
+    pacing: Pacing
 
     async def answer(self, call: Call) -> PlainReply:
         """Answer a request that is not streamed. Raises `ApiError`, recorded."""
@@ -86,21 +88,25 @@ class Relay:
             call.decision = Decision("teacher", "pinned", None, 1.0)
         else:
             call.decision = decide(call.view, release.router if release else None, self.capabilities)
+            self.pacing.decided(call, release)
         return release
 
     def _divert(self, call: Call, reason: str) -> None:
-        call.decision = replace(call.decision, route="teacher", reason=reason)
+        call.decision = replace(call.decision, route="teacher", reason=reason, is_provisional=False)
 
-    def _is_confident(self, call: Call, release: LiveRelease, answer: Answer) -> bool:
-        """Read the student's confidence; who has no other choice takes its answer whatever it is."""
+    def _is_confident(self, call: Call, release: LiveRelease, answer: Answer, whole: bool) -> bool:
+        """Read the student's confidence, from the whole answer or what was held back, where the route hangs on it."""
         score = call.decision.score
-        if call.decision.reason != "confident" or score is None:
+        if not call.decision.is_provisional or score is None:
             return True
-        doubtful, call.confidence = escalate(release.router, score, signals(answer.logprobs, self.hold_tokens))
-        if doubtful:
-            self._divert(call, "low_confidence")
-            call.attempt = answer
-        return not doubtful
+        read = signals(answer.logprobs, len(answer.logprobs) if whole else self.hold_tokens)
+        cut_off = answer.finish_reason == "length"
+        doubtful, call.confidence = escalate(release.router, score, read, whole, cut_off)
+        if not doubtful or self.pacing.keeps(call, call.confidence):
+            return True
+        self._divert(call, "low_confidence")
+        call.attempt = answer
+        return False
 
     # whole answers
 
@@ -114,7 +120,7 @@ class Relay:
             return self._student_failed(call, error)
         if reply.status >= 400:
             return self._student_refused(call, reply)
-        if not self._is_confident(call, release, answer):
+        if not self._is_confident(call, release, answer, whole=True):
             call.lose("student", answer)
             return None
         return self._finish_whole(call, reply, answer)
@@ -154,13 +160,15 @@ class Relay:
         """The student's stream once its first tokens are trusted, or None when the teacher is to answer."""
         if not self._is_student_ready(call, release) or release is None:
             return None
+        # what does not hang on the confidence is not kept waiting for it
+        tokens = self.hold_tokens if call.decision.is_provisional else 0
         try:
-            held = await open_held(self.student, call, lambda source: student_body(call, source), self.hold_tokens)
+            held = await open_held(self.student, call, lambda source: student_body(call, source), tokens)
         except UpstreamError as error:
             return self._student_failed(call, error)
         if isinstance(held, UpstreamReply):
             return self._student_refused(call, held)
-        if self._is_confident(call, release, held.answer):
+        if self._is_confident(call, release, held.answer, whole=False):
             return await self._begun(call, held)
         call.lose("student", held.answer)
         await held.close()
@@ -262,7 +270,9 @@ class Relay:
             log.warning("upstream_failed", upstream=error.upstream, why=str(error))
 
     def _record(self, call: Call, answer: Answer, status: int, code: str | None = None) -> None:
-        self.recorder.record(call.record(answer, self.pricing, status, code))
+        record = call.record(answer, self.pricing, status, code)
+        self.recorder.record(record)
+        self.pacing.recorded(call, record)
 
     @contextlib.contextmanager
     def _failures_recorded(self, call: Call) -> Generator[None]:

@@ -4,6 +4,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any, Final
 
 from gateway.answer import Answer, Asked
+from gateway.chunks import read_text_chunk
 from gateway.errors import UpstreamError
 from gateway.sse import DONE, EventTooLarge, batches, event_data, frame, is_whole
 from gateway.wire import NotJson, decode_answer, encode
@@ -69,6 +70,9 @@ def _piece(upstream: str, asked: Asked, answer: Answer, event: bytes) -> bytes:
 
 
 def _shown(upstream: str, asked: Asked, answer: Answer, event: bytes, data: bytes) -> bytes:
+    piece = read_text_chunk(asked, answer, data)
+    if piece is not None:
+        return piece
     body = decode_answer(data)
     if isinstance(body.get("error"), dict):
         raise UpstreamError(upstream, "reported an error in its stream")

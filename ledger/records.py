@@ -6,6 +6,8 @@ from typing import Any
 import msgspec
 import zstandard
 
+from ledger.labels import Label
+
 __all__ = (
     "NANO",
     "Content",
@@ -37,8 +39,16 @@ class Content(msgspec.Struct, kw_only=True, omit_defaults=True):
     answer: str = ""
     student_answer: str | None = None
     """The student's answer where it was abandoned, or where the teacher answered beside it."""
+    student_finish_reason: str | None = None
+    """How that answer ended; None where it was cut off, so that it cannot be compared."""
+    tool_calls: list[dict[str, Any]] | None = None
+    """The answer's, as OpenAI has them."""
+    student_tool_calls: list[dict[str, Any]] | None = None
+    """The student's answer's."""
     teacher_logprobs: list[Any] | None = None
     """The teacher's tokens as in OpenAI's ``logprobs.content`` (token, logprob, top_logprobs)."""
+    least_likely: tuple[str, float] | None = None
+    """The student's least likely token and its log-probability, of as much of its answer as there was."""
 
 
 class RequestRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -56,6 +66,7 @@ class RequestRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     release_id: str | None = None
     score: float | None = None
     confidence: float | None = None
+    novelty: float | None = None
     propensity: float = 1.0
     status: int = 200
     error_code: str | None = None
@@ -75,6 +86,8 @@ class RequestRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     trainable: bool = True
     """False where the caller opted out (``x-stillroom-log: off`` or ``store: false``)."""
     content: Content | None = None
+    label: Label | None = None
+    """Of the request that this row was asked beside: it goes into ``labels`` with the row."""
 
 
 _encoder = msgspec.msgpack.Encoder()

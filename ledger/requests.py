@@ -13,7 +13,7 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from ledger import schema
+from ledger import labels, schema
 from ledger.feedback import correction_in
 from ledger.records import Content, RequestRecord, decode_content, encode_content
 from ledger.store import Store
@@ -83,7 +83,7 @@ class Usage:
 
 
 def insert_records(store: Store, records: Sequence[RequestRecord]) -> int:
-    """Insert the records that are not in the store yet, with their content and their share of the rollups.
+    """Insert the records that are not in the store yet, with their content, label and share of the rollups.
 
     Idempotent by request id: the same record twice counts once. Returns how many were new.
     """
@@ -98,6 +98,9 @@ def insert_records(store: Store, records: Sequence[RequestRecord]) -> int:
         _insert_rows(connection, schema.requests, [_row(record) for record in new])
         bodies = [(r.id, r.created_at, encode_content(r.content)) for r in new if r.content is not None]
         _insert_rows(connection, schema.contents, bodies)
+        found = [record.label for record in new if record.label is not None]
+        if found:
+            labels.insert(connection, found)
         _roll_up(connection, new)
     return len(new)
 

@@ -5,10 +5,12 @@ import sqlalchemy as sa
 __all__ = (
     "audit",
     "contents",
+    "events",
     "feedback",
     "job_events",
     "jobs",
     "keys",
+    "labels",
     "latency_hourly",
     "metadata",
     "releases",
@@ -39,6 +41,7 @@ requests = sa.Table(
     sa.Column("release_id", sa.String(64)),
     sa.Column("score", sa.Float),
     sa.Column("confidence", sa.Float),
+    sa.Column("novelty", sa.Float),
     sa.Column("propensity", sa.Float, nullable=False),
     sa.Column("status", sa.Integer, nullable=False),
     sa.Column("error_code", sa.String(64)),
@@ -130,6 +133,18 @@ feedback = sa.Table(
     sa.Column("body", sa.LargeBinary),
 )
 
+labels = sa.Table(
+    "labels",
+    metadata,
+    sa.Column("request_id", sa.String(64), primary_key=True),
+    sa.Column("source", sa.String(16), primary_key=True),
+    sa.Column("created_at", sa.BigInteger, nullable=False, index=True),
+    sa.Column("release_id", sa.String(64)),
+    sa.Column("comparator", sa.String(32), nullable=False),
+    sa.Column("agreement", sa.Float, nullable=False),
+    sa.Column("propensity", sa.Float, nullable=False),
+)
+
 releases = sa.Table(
     "releases",
     metadata,
@@ -199,4 +214,14 @@ audit = sa.Table(
     sa.Column("action", sa.String(64), nullable=False),
     sa.Column("subject", sa.String(200), nullable=False),
     sa.Column("detail", sa.JSON, nullable=False),
+)
+
+events = sa.Table(
+    "events",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("at", sa.BigInteger, nullable=False, index=True),
+    sa.Column("kind", sa.String(32), nullable=False),
+    sa.Column("subject", sa.String(200), nullable=False),
+    sa.Column("data", sa.JSON, nullable=False),
 )

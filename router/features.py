@@ -1,30 +1,15 @@
-"""What the router looks at: the view of a request, and its features."""
+"""What the router looks at: the view of a request."""
 
-import math
-import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, cast
 
-import numpy as np
-from numpy.typing import NDArray
-
-from router.hashing import CHAR_BUCKETS, WORD_BUCKETS, ngrams
-from router.lexicon import Lexicon
-
-__all__ = ("FEATURES", "RequestView", "dot", "feature_row")
+__all__ = ("RequestView", "edges")
 
 EDGE_CHARS = 4_000
 TEXT_PARTS = frozenset({"text", "input_text", "output_text", "refusal"})
 SCHEMA_FORMATS = frozenset({"json_schema", "json_object"})
-FULLWIDTH_QUESTION = "\uff1f"
 EFFORTS = frozenset({"none", "minimal", "low", "medium", "high", "xhigh", "max"})
-DIGITS = "0123456789"
-CODE_CHARS = "{}[]();=<>_"
-COUNTS = 9
-COUNTS_NORM = math.sqrt(COUNTS)
-FEATURES = WORD_BUCKETS + CHAR_BUCKETS + COUNTS
-COUNT_COLUMNS = np.arange(WORD_BUCKETS + CHAR_BUCKETS, FEATURES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,22 +28,32 @@ class RequestView:
     max_tokens: int | None = None
     unserved: bool = False
     """True for a request with one of the `UNSERVED` fields: no student can do it, whatever it says."""
+    tools: int = 0
+    """How many tools it offers."""
+    group: str = ""
+    """What it belongs to, by its first tag; nothing where it has none."""
 
     @staticmethod
-    def from_body(body: Mapping[str, object]) -> "RequestView":
-        """View of a decoded OpenAI chat body. Odd shapes count as absent; nothing is raised."""
-        raw = [_mapping(message) for message in _list(body.get("messages"))]
-        contents = [_content(message.get("content")) for message in raw]
+    def from_body(body: Mapping[str, object], tags: Sequence[str] = ()) -> "RequestView":
+        """View of a decoded OpenAI chat body and its tags. Odd shapes count as absent; nothing is raised."""
+        messages: list[tuple[str, str]] = []
+        has_images, tools = False, _list(body.get("tools")) or _list(body.get("functions"))
+        has_tools = bool(tools)
+        for message in map(_mapping, _list(body.get("messages"))):
+            text, other = _content(message.get("content"))
+            messages.append((_string(message.get("role")), text))
+            has_images = has_images or other
+            has_tools = has_tools or _is_tool_turn(message)
         return RequestView(
-            messages=tuple(
-                (_string(message.get("role")), text) for message, (text, _) in zip(raw, contents, strict=True)
-            ),
-            has_images=any(other for _, other in contents),
-            has_tools=_offers_tools(body) or any(map(_is_tool_turn, raw)),
+            messages=tuple(messages),
+            has_images=has_images,
+            has_tools=has_tools,
             wants_schema=_string(_mapping(body.get("response_format")).get("type")) in SCHEMA_FORMATS,
             n=_positive(body.get("n")) or 1,
             max_tokens=_positive(body.get("max_completion_tokens")) or _positive(body.get("max_tokens")),
             unserved=any(UNSERVED[name](body[name]) for name in UNSERVED.keys() & body.keys()),
+            tools=len(tools),
+            group=tags[0] if tags else "",
         )
 
     def text(self) -> str:
@@ -66,43 +61,9 @@ class RequestView:
         return "\n".join(text for role, text in self.messages if role == "user")
 
 
-def dot(view: RequestView, lexicon: Lexicon, weights: Sequence[float]) -> float | None:
-    """The product of `feature_row` with the weights at a fraction of its cost; None where the lexicon cannot tell."""
-    text = view.text()
-    found = lexicon.dot(text.casefold(), weights)
-    if found is None:
-        return None
-    return found + sum(map(operator.mul, _counts(view, len(text), text), weights[-COUNTS:]))
-
-
-def feature_row(view: RequestView) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Features of a request as (column indices, values), stateless.
-
-    Blocks: hashed word 1-2-grams and hashed character 2-5-grams of unit norm, and scaled counts of norm at
-    most 1. At most the first and the last 4,000 characters of the text are read.
-    """
-    text = view.text()
-    read = text if len(text) <= 2 * EDGE_CHARS else f"{text[:EDGE_CHARS]}\n{text[-EDGE_CHARS:]}"
-    columns, weights = ngrams(read.casefold())
-    counts = np.array(_counts(view, len(text), read))
-    return np.concatenate((columns, COUNT_COLUMNS)), np.concatenate((weights, counts))
-
-
-def _counts(view: RequestView, length: int, read: str) -> list[float]:
-    # Each count is scaled to [0, 1], and the block's norm to at most 1, so that no block outweighs another.
-    chars = max(len(read), 1)
-    scaled = (
-        min(math.log1p(len(view.messages)) / 4.0, 1.0),
-        min(math.log1p(length) / 12.0, 1.0),
-        sum(map(read.count, DIGITS)) / chars,
-        sum(map(read.count, CODE_CHARS)) / chars,
-        "```" in read,
-        "?" in read or FULLWIDTH_QUESTION in read,
-        1.0 - len(read.encode("ascii", "ignore")) / chars,
-        view.has_tools,
-        view.wants_schema,
-    )
-    return [value / COUNTS_NORM for value in scaled]
+def edges(text: str) -> str:
+    """What is read of a text: its first and its last 4,000 characters."""
+    return text if len(text) <= 2 * EDGE_CHARS else f"{text[:EDGE_CHARS]}\n{text[-EDGE_CHARS:]}"
 
 
 def _content(content: object) -> tuple[str, bool]:
@@ -115,15 +76,13 @@ def _content(content: object) -> tuple[str, bool]:
     return "\n".join(texts), not all(is_text)
 
 
-def _offers_tools(body: Mapping[str, object]) -> bool:
-    return bool(_list(body.get("tools")) or _list(body.get("functions")))
-
-
 def _is_tool_turn(message: Mapping[str, object]) -> bool:
     return message.get("role") in ("tool", "function") or bool(_list(message.get("tool_calls")))
 
 
 def _mapping(value: object) -> Mapping[str, object]:
+    if isinstance(value, dict):  # what JSON is decoded to; asking the abstract class takes five times as long
+        return cast("Mapping[str, object]", value)
     return cast("Mapping[str, object]", value) if isinstance(value, Mapping) else {}
 
 

@@ -1,100 +1,93 @@
-"""The n-grams of short texts word by word, from a memory of words: what the router pays per request.
+"""What the words of a text say together, from a memory of what each says: all that the n-grams cost per request.
 
-Traffic repeats its words. On a text of a few hundred characters, looking up each word's n-grams and counting them
-is cheaper than dozens of small NumPy calls. Columns and weights are those of `hashing`.
+Traffic repeats its words. A word that was seen is one look-up; the n-grams of new ones are hashed together.
 """
 
 import math
-import re
-from array import array
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from functools import lru_cache
-from itertools import chain, pairwise
+from collections.abc import Sequence
+from typing import Final
 
-from router.hashing import BASE, CHAR_BITS, CHAR_SIZES, PAIR, SCATTER, WORD_BITS, WORD_BUCKETS
+import numpy as np
+from numpy.typing import NDArray
 
-__all__ = ("MAX_CHARS", "MAX_NEW_WORDS", "WORDS", "Lexicon")
+from router.hashing import grams_of, pair_columns
 
-MAX_CHARS = 1_500
-MAX_NEW_WORDS = 48
-"""A text with more words that were never seen is cheaper to hash as a whole."""
-WORDS = 16_384
-LONGEST = 64
-"""A longer word is not kept: it is a key or a number that does not come again."""
+__all__ = ("CHARS", "WORDS", "Lexicon", "tallied")
 
-_WORD = re.compile(r"\w+")
-_MASK = (1 << 64) - 1
-_POWERS = [pow(BASE, i, 1 << 64) for i in range(LONGEST)]
-_LOG = [0.0, 0.0, *(math.log(count) for count in range(2, MAX_CHARS + 3))]
+WORDS: Final = 65_536
+CHARS: Final = 1 << 20
+"""Words and characters it holds; beyond either it begins anew."""
+_FREQUENCY = 1.0 + np.log(np.maximum(np.arange(16_384), 1))
+"""Weight of a word or pair by how often a request has it."""
 
 
-@dataclass
 class Lexicon:
-    """Words that were seen, each with its character n-grams. When it is full, it begins anew."""
+    """Of each word seen: its hash, what its n-grams add to the score, their squared norm, and its surprise."""
 
-    _grams: dict[str, "array[int]"] = field(default_factory=dict[str, "array[int]"])
+    def __init__(self, weights: NDArray[np.float32], surprise: NDArray[np.float32]) -> None:
+        self._weights = weights.astype(np.float64)
+        known = surprise.astype(np.float64)
+        self._grams = np.column_stack((self._weights[: known.size] * known, np.square(known), known))
+        self._known: dict[str, int] = {}
+        self._chars = 0
+        self._hashes = np.zeros(WORDS, dtype=np.uint64)
+        self._values = np.zeros((WORDS, 3))
 
     def __len__(self) -> int:
         """How many words it knows."""
-        return len(self._grams)
+        return len(self._known)
 
-    def dot(self, text: str, weights: Sequence[float]) -> float | None:
-        """The weights' product with the n-grams of a text; None for one that is too long or too new."""
-        if len(text) > MAX_CHARS:
-            return None
-        chars = self._chars(text.split())
-        if chars is None:
-            return None
-        words = _words(_WORD.findall(text))
-        return _block(words, weights) + _block(chars, weights)
+    def read(self, words: Sequence[str]) -> tuple[float, float]:
+        """The n-gram part of the logit, and the mean surprise, of a text's words in order; (0, 0) for none."""
+        if not words:
+            return 0.0, 0.0
+        try:
+            rows = self._rows(words)
+        except KeyError:
+            self._learn(words)
+            rows = self._rows(words)
+        distinct, frequency = tallied(rows)
+        values = self._values.take(distinct, axis=0)
+        said, _, surprise = (frequency @ values).tolist()
+        squares = float((frequency * frequency) @ values[:, 1])
+        pairs, often = tallied(pair_columns(self._hashes.take(rows)))
+        paired = float(self._weights.take(pairs) @ often) / math.sqrt(float(often @ often) or 1.0)
+        return said / math.sqrt(squares or 1.0) + paired, surprise / float(frequency.sum())
 
-    def _chars(self, words: list[str]) -> Counter[int] | None:
-        known = self._grams
-        new = {word for word in words if word not in known}
-        if len(new) > MAX_NEW_WORDS or any(len(word) > LONGEST - 2 for word in new):
-            return None
-        if len(known) + len(new) > WORDS:
-            self._grams = known = {word: known[word] for word in words if word in known}
-        for word in new:
-            known[word] = _char_columns(word)
-        return Counter(chain.from_iterable(map(known.__getitem__, words)))
+    def _rows(self, words: Sequence[str]) -> NDArray[np.int64]:
+        return np.fromiter(map(self._known.__getitem__, words), dtype=np.int64, count=len(words))
 
+    def _learn(self, words: Sequence[str]) -> None:
+        new = list({word: None for word in words if word not in self._known})
+        chars = sum(map(len, new))
+        if len(self._known) + len(new) > WORDS or self._chars + chars > CHARS:
+            self._known, self._chars = {}, 0
+            new = list(dict.fromkeys(words))
+            chars = sum(map(len, new))
+        begin = len(self._known)
+        self._hashes[begin : begin + len(new)], self._values[begin : begin + len(new)] = self._read_new(new)
+        self._known.update(zip(new, range(begin, begin + len(new)), strict=True))
+        self._chars += chars
 
-def _block(counts: Counter[int], weights: Sequence[float]) -> float:
-    """Weight 1 + log(count) for each n-gram, the block of unit norm."""
-    if not counts:
-        return 0.0
-    total, squares = sum(map(weights.__getitem__, counts)), float(len(counts))
-    if len(counts) < counts.total():
-        for column, count in counts.items():
-            if count > 1:
-                more = _LOG[count]
-                total += weights[column] * more
-                squares += (2.0 + more) * more
-    return total / math.sqrt(squares)
-
-
-def _words(words: Iterable[str]) -> Counter[int]:
-    hashes = list(map(_word_hash, words))
-    pairs = [(first * PAIR + second) & _MASK for first, second in pairwise(hashes)]
-    shift = 64 - WORD_BITS
-    return Counter([(((h ^ (h >> 32)) * SCATTER) & _MASK) >> shift for h in chain(hashes, pairs)])
-
-
-@lru_cache(maxsize=WORDS)
-def _word_hash(word: str) -> int:
-    return sum(ord(char) * pow(BASE, i, 1 << 64) for i, char in enumerate(word)) & _MASK
+    def _read_new(self, words: Sequence[str]) -> tuple[NDArray[np.uint64], NDArray[np.float64]]:
+        grams = grams_of(words)
+        starts = np.zeros_like(grams.ends)
+        starts[1:] = grams.ends[:-1]
+        count = (grams.ends - starts)[:, np.newaxis]
+        values = np.add.reduceat(self._grams.take(grams.chars, axis=0), starts)
+        values /= np.hstack((np.sqrt(count), count, count))
+        values += self._grams.take(grams.words, axis=0)
+        values[:, 2] /= 2.0
+        return grams.hashes, values
 
 
-def _char_columns(word: str) -> "array[int]":
-    points = [32, *map(ord, word), 32]
-    columns = array("I")
-    for start in range(len(points) - 1):
-        h = points[start]
-        for size in range(2, min(CHAR_SIZES[-1], len(points) - start) + 1):
-            h += points[start + size - 1] * _POWERS[size - 1]
-            g = h & _MASK
-            columns.append(((((g ^ (g >> 32)) * SCATTER) & _MASK) >> (64 - CHAR_BITS)) + WORD_BUCKETS)
-    return columns
+def tallied(columns: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """The distinct values, sorted, and the weight of each: 1 + log of how often it is there."""
+    if not columns.size:
+        return columns, np.zeros(0)
+    columns = columns.copy()
+    columns.sort()
+    changes = (columns[1:] != columns[:-1]).nonzero()[0]
+    bounds = np.empty(changes.size + 2, dtype=np.int64)
+    bounds[0], bounds[1:-1], bounds[-1] = 0, changes + 1, columns.size
+    return columns[bounds[:-1]], _FREQUENCY[bounds[1:] - bounds[:-1]]

@@ -22,6 +22,7 @@ from stillroom.settings import Settings, SettingsError, changed_settings
 
 if TYPE_CHECKING:
     from distill.job import JobContext
+    from distill.upstreams import Upstream
     from serving.fleet import Fleet
 
 __all__ = (
@@ -154,8 +155,10 @@ def build_fleet(settings: Settings, store: Store, on_change: Callable[[str, str]
 def job_context(settings: Settings, store: Store, on_progress: Callable[[str, dict[str, Any]], None]) -> "JobContext":
     """What a worker in this process brings to a job."""
     from distill.job import JobContext
+    from distill.upstreams import Upstream
     from distill.worker import owner_name
 
+    teacher = settings.teacher
     return JobContext(
         store=store,
         home=settings.home_path,
@@ -165,7 +168,18 @@ def job_context(settings: Settings, store: Store, on_progress: Callable[[str, di
         teacher_price=settings.teacher.price,
         owner=owner_name(),
         on_progress=on_progress,
+        teacher=Upstream(teacher.base_url, teacher.model, teacher.api_key_env, teacher.price),
+        embeddings=_embeddings(settings),
     )
+
+
+def _embeddings(settings: Settings) -> "Upstream | None":
+    from distill.upstreams import Upstream
+
+    embeddings = settings.embeddings
+    if embeddings.base_url is None:
+        return None
+    return Upstream(embeddings.base_url, embeddings.model, embeddings.api_key_env, embeddings.price)
 
 
 def until_signalled() -> asyncio.Event:

@@ -14,6 +14,7 @@ import msgspec
 from distill.settings import DistillSettings
 from gateway.settings import AuthSettings, EmbeddingsSettings, GatewaySettings, TeacherSettings
 from ledger.store import sqlite_url
+from router.comparators import AUTO, COMPARATORS, DEFERRED
 from router.settings import RouterSettings
 from serving.settings import StudentSettings
 
@@ -41,11 +42,17 @@ RANGES: Final[dict[str, tuple[float, float]]] = {
     "router.agreement_target": SHARE,
     "router.confidence": SHARE,
     "router.explore_share": SHARE,
+    "router.shadow_share": SHARE,
+    "router.max_teacher_share": SHARE,
+    "router.drift_alarms_per_month": (0, 1_000),
+    "router.similarity_floor": (-1, 1),
+    "router.likelihood_floor": (-100, 0),
     "distill.holdout_share": SHARE,
     "distill.max_share_per_key": SHARE,
     "distill.min_agreement": SHARE,
     "distill.margin": (-1, 1),
     "distill.training.alpha": SHARE,
+    "distill.training.beta": SHARE,
     "distill.training.warmup_ratio": SHARE,
     "distill.training.epochs": COUNT,
     "distill.training.continued_epochs": COUNT,
@@ -249,6 +256,7 @@ def _check(settings: Settings) -> None:
         raise SettingsError(f"student.device = {settings.student.device!r}: must be one of {', '.join(DEVICES)}")
     for name, value in _numbers(settings, ""):
         _check_number(name, value)
+    _check_comparators(settings)
     for name, url in (
         ("teacher.base_url", settings.teacher.base_url),
         ("embeddings.base_url", settings.embeddings.base_url),
@@ -261,6 +269,20 @@ def _check(settings: Settings) -> None:
         _ = settings.home_path
     except (ValueError, RuntimeError, OSError) as error:
         raise SettingsError(f"home = {settings.home!r}: must be the path of a folder ({error})") from error
+
+
+def _check_comparators(settings: Settings) -> None:
+    """Each is one that there is, and what it asks is there."""
+    router = settings.router
+    named = {f"router.comparators.{key}": name for key, name in router.comparators.items()}
+    allowed = (AUTO, *COMPARATORS, *DEFERRED)
+    for key, name in {"router.comparator": router.comparator, **named}.items():
+        if name not in allowed:
+            raise SettingsError(f"{key} = {name!r}: must be one of {', '.join(allowed)}")
+        if name == "embedding" and settings.embeddings.base_url is None:
+            raise SettingsError(f"{key} = {name!r}: needs embeddings.base_url, which is unset")
+        if name == "judge" and not router.judge_calls_per_hour:
+            raise SettingsError(f"{key} = {name!r}: needs router.judge_calls_per_hour above 0")
 
 
 def _numbers(table: msgspec.Struct, where: str) -> Iterator[tuple[str, float]]:

@@ -9,7 +9,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from router.features import RequestView
 from router.model import RouterModel
 from router.settings import RouterSettings
 from router.signals import TokenLogprob
+from router.thresholds import NEVER
 from router.train import LabelledRequest, train_router
 from serving.settings import StudentSettings
 from tests.scripted_upstream import Script, ScriptedUpstream
@@ -63,7 +64,7 @@ def settings(teacher_url: str, home: Path) -> GatewayConfig:
         student=StudentSettings(
             price=STUDENT_PRICE, context_tokens=2_000, connect_timeout_seconds=1.0, timeout_seconds=1.0
         ),
-        router=RouterSettings(explore_share=0.0, hold_tokens=HOLD),
+        router=RouterSettings(explore_share=0.0, shadow_share=0.0, hold_tokens=HOLD),
         aliases={"gpt-4o-mini": "auto", "cheap": "student"},
         spool=home / "spool",
     )
@@ -174,7 +175,7 @@ def _token(p: float) -> TokenLogprob:
 
 def _labelled(rng: np.random.Generator) -> LabelledRequest:
     easy, sure = bool(rng.random() < 0.6), bool(rng.random() < 0.7)
-    words = " ".join(f"w{int(w)}" for w in rng.integers(30, size=4))
+    words = " ".join(f"w{int(w)}" for w in rng.integers(30, size=rng.integers(0, 8)))
     centre = rng.uniform(0.97, 0.995) if sure else rng.uniform(0.3, 0.5)
     said = tuple(_token(float(np.clip(p, 0.01, 0.999))) for p in centre + rng.normal(size=HOLD) * 0.005)
     view = RequestView((("user", f"{EASY if easy else HARD} {words}"),))
@@ -185,7 +186,9 @@ def _labelled(rng: np.random.Generator) -> LabelledRequest:
 def router() -> RouterModel:
     """Trusts `EASY` requests that the student is `SURE` of; sends `HARD` ones away, and escalates `UNSURE` ones."""
     rng = np.random.default_rng(0)
-    return train_router([_labelled(rng) for _ in range(500)], 0.97, 0.1, Prices(1.0, 20.0))
+    trained = train_router([_labelled(rng) for _ in range(500)], 0.97, 0.1, Prices(1.0, 20.0))
+    bars = replace(trained.thresholds, hard=0.5, sure=NEVER, confident=0.5, confident_end=0.5, feasible=True)
+    return replace(trained, thresholds=bars)
 
 
 def go_live(store: Store, folder: Path, router: RouterModel) -> None:

@@ -1,7 +1,8 @@
 """``python -m bench.gateway``: measures our gateway and the installed peers in one run.
 
 ``--fast`` is the short run, ``--soak N`` sends N requests and watches memory while the store is away for a while,
-``--streams N`` holds N streams open at once, ``--only NAME`` measures the named subjects alone.
+``--streams N`` holds N streams open at once, ``--flame FILE`` draws where the CPU time goes (on the route of
+``--only``), ``--only NAME`` measures the named subjects alone.
 """
 
 import argparse
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from bench.gateway import machine, report, soak, world
+from bench.gateway.flame import flame
 from bench.gateway.load import Result
 from bench.gateway.peers import PEERS
 from bench.gateway.report import Row
@@ -98,10 +100,13 @@ def main() -> None:
     parser.add_argument("--only", action="append", default=[])
     parser.add_argument("--soak", type=int, metavar="N")
     parser.add_argument("--streams", type=int, metavar="N")
+    parser.add_argument("--flame", type=Path, metavar="FILE")
     options = parser.parse_args()
     WORK.mkdir(parents=True, exist_ok=True)
     if options.soak:
         soak.soak(WORK, options.soak, ROUTES["stillroom student"])
+    elif options.flame:
+        flame(WORK, ROUTES[options.only[0] if options.only else "stillroom student"], PLAIN, options.flame)
     elif options.streams:
         soak.streams(WORK, options.streams, ROUTES["stillroom teacher"])
     else:

@@ -61,17 +61,20 @@ def _plain(tokens: int, top: int | None) -> bytes:
         "logprobs": _logprobs(tokens, top),
         "finish_reason": "stop",
     }
-    body = json.dumps(
-        {
-            "id": "chatcmpl-0123456789abcdef",
-            "object": "chat.completion",
-            "created": 1_700_000_000,
-            "model": "bench",
-            "choices": [choice],
-            "usage": _usage(tokens),
-        }
-    ).encode()
-    return _whole(body)
+    body = {
+        "id": "chatcmpl-0123456789abcdef",
+        "object": "chat.completion",
+        "created": 1_700_000_000,
+        "model": "bench",
+        "choices": [choice],
+        "usage": _usage(tokens),
+    }
+    return _whole(_json(body))
+
+
+def _json(body: dict[str, Any]) -> bytes:
+    """Without white space, as OpenAI's servers and vLLM write it."""
+    return json.dumps(body, separators=(",", ":")).encode()
 
 
 def _whole(body: bytes) -> bytes:
@@ -109,7 +112,7 @@ def _chunk(choices: list[Any], usage: dict[str, int] | None) -> bytes:
         "model": "bench",
         "choices": choices,
     }
-    return b"data: " + json.dumps(body if usage is None else body | {"usage": usage}).encode() + b"\n\n"
+    return b"data: " + _json(body if usage is None else body | {"usage": usage}) + b"\n\n"
 
 
 class Mock(asyncio.Protocol):

@@ -3,6 +3,7 @@
 ``python -m bench.gateway.stillroom_gateway FILE`` runs it without a ledger: the line that shows what recording costs.
 """
 
+import contextlib
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from ledger.records import RequestRecord
 from ledger.store import now_ms, open_store, sqlite_url
 from router.calibration import Prices
 from router.features import RequestView
-from router.model import RouterModel
+from router.model import RouterFileError, RouterModel
 from router.settings import RouterSettings
 from router.signals import SIGNAL_TOP, TokenLogprob
 from router.train import LabelledRequest, train_router
@@ -43,6 +44,7 @@ output = 8.0
 base_url = "http://127.0.0.1:{upstream}/v1"
 [router]
 explore_share = 0.0
+shadow_share = 0.0
 """
 
 
@@ -86,10 +88,11 @@ def prepare(home: Path, route: Route, port: int, upstream: int, routers: Path) -
 
 
 def _router(folder: Path) -> RouterModel:
-    """One that trusts `QUESTION`, trained once."""
-    if not (folder / "router.json").exists():
-        rng = np.random.default_rng(0)
-        train_router([_labelled(rng) for _ in range(400)], 0.95, 0.1, Prices(1.0, 20.0)).save(folder)
+    """One that trusts `QUESTION`, trained once for a version of its file."""
+    with contextlib.suppress(RouterFileError):
+        return RouterModel.load(folder)
+    rng = np.random.default_rng(0)
+    train_router([_labelled(rng) for _ in range(400)], 0.95, 0.1, Prices(1.0, 20.0)).save(folder)
     return RouterModel.load(folder)
 
 

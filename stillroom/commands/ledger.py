@@ -1,10 +1,12 @@
-"""``ledger stats|feedback|expire``."""
+"""``ledger stats|feedback|events|expire``."""
 
 import math
 from typing import Any
 
+import msgspec
 import rich_click as click
 
+from ledger import events as loop_events
 from ledger.feedback import newest
 from ledger.records import NANO
 from ledger.requests import expire_contents, latency_quantile, usage_by
@@ -65,6 +67,26 @@ def feedback(context: click.Context, limit: int, as_json: bool) -> None:
         for said in newest(ledger_of(context), limit)
     ]
     show_rows(rows, as_json, "no feedback yet; clients send it to /v1/feedback")
+
+
+@group.command()
+@click.option("--kind", help="Of this kind only, as in drift.")
+@click.option("--limit", type=click.IntRange(1, 100_000), default=100, show_default=True, help="At most so many.")
+@as_json
+@click.pass_context
+def events(context: click.Context, kind: str | None, limit: int, as_json: bool) -> None:
+    """The newest events that ask for a look or for a new release: drift."""
+    rows: list[dict[str, Any]] = [
+        {
+            "id": event.id,
+            "at": when(event.at),
+            "kind": event.kind,
+            "subject": event.subject,
+            "data": event.data if as_json else msgspec.json.encode(event.data).decode(),
+        }
+        for event in loop_events.newest(ledger_of(context), limit, kind)
+    ]
+    show_rows(rows, as_json, f"no events {f'of kind {kind} ' if kind else ''}yet")
 
 
 @group.command()

@@ -18,7 +18,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from ledger import keys, releases
 from ledger.requests import Usage, usage_by
 from ledger.store import Store, open_store
-from router.agreement import agree
+from router.comparators import same_text
 from serving.fleet import engine_options
 from serving.server import VllmServer, free_port
 from serving.weights import resolve_weights
@@ -180,7 +180,7 @@ async def _zero_shot(stage: Stage, weights: Path) -> float:
             answers = await _direct(client, stage.settings.student.model, rows)
     finally:
         await server.stop(5)
-    return sum(agree(answer, row.label) for answer, row in zip(answers, rows, strict=True)) / len(rows)
+    return sum(same_text(answer, row.label) for answer, row in zip(answers, rows, strict=True)) / len(rows)
 
 
 async def _direct(client: openai.AsyncOpenAI, model: str, rows: list[Request]) -> list[str]:
@@ -311,12 +311,12 @@ async def _report(stage: Stage, seconds: float) -> reports.Report:
         phases=stage.phases,
         student={
             "zero_shot_accuracy": stage.rounds[0]["zero_shot_accuracy"],
-            "distilled_accuracy": sum(agree(r.answer, r.request.label) for r in alone) / len(alone),
-            "distilled_agreement": sum(agree(r.answer, teacher[r.request.text]) for r in alone) / len(alone),
+            "distilled_accuracy": sum(same_text(r.answer, r.request.label) for r in alone) / len(alone),
+            "distilled_agreement": sum(same_text(r.answer, teacher[r.request.text]) for r in alone) / len(alone),
         },
         teacher={
-            "accuracy": sum(agree(teacher[r.text], r.label) for r in test) / len(test),
-            "in_scope_accuracy": sum(agree(teacher[r.text], r.label) for r in rows) / len(rows),
+            "accuracy": sum(same_text(teacher[r.text], r.label) for r in test) / len(test),
+            "in_scope_accuracy": sum(same_text(teacher[r.text], r.label) for r in rows) / len(rows),
         },
         train={name: last["training"][name] for name in ("examples", "seconds", "tokens_per_second")},
         release=last["release"],

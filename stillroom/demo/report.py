@@ -12,7 +12,7 @@ from rich.table import Table
 from distill.evaluate import agreement_interval
 from ledger.records import NANO
 from ledger.requests import Usage
-from router.agreement import agree
+from router.comparators import same_text
 from stillroom.demo.traffic import Reply
 
 __all__ = ("Phase", "Report", "draw", "phase_of", "show", "write")
@@ -77,7 +77,7 @@ ROWS: Final[dict[str, Callable[[Phase], str]]] = {
 def phase_of(name: str, replies: Sequence[Reply], teacher: Mapping[str, str], usage: Usage) -> Phase:
     """Measure a phase from what its client saw, what the teacher says to the same texts, and the ledger's sums."""
     answered = [reply for reply in replies if reply.error is None]
-    right = [agree(reply.answer, reply.request.label) for reply in answered]
+    right = [same_text(reply.answer, reply.request.label) for reply in answered]
     accuracy, low, high = agreement_interval(right)
     in_scope = [reply for reply in answered if reply.request.in_scope]
     out = [reply for reply in answered if not reply.request.in_scope]
@@ -92,11 +92,11 @@ def phase_of(name: str, replies: Sequence[Reply], teacher: Mapping[str, str], us
         teacher_share=_share(reply.route == "teacher" for reply in answered),
         in_scope_teacher_share=_share(reply.route == "teacher" for reply in in_scope),
         out_of_scope_teacher_share=_share(reply.route == "teacher" for reply in out),
-        agreement=_share(agree(reply.answer, teacher[reply.request.text]) for reply in answered),
+        agreement=_share(same_text(reply.answer, teacher[reply.request.text]) for reply in answered),
         accuracy=accuracy,
         accuracy_ci=[low, high],
-        in_scope_accuracy=_share(agree(reply.answer, reply.request.label) for reply in in_scope),
-        teacher_accuracy=_share(agree(teacher[reply.request.text], reply.request.label) for reply in answered),
+        in_scope_accuracy=_share(same_text(reply.answer, reply.request.label) for reply in in_scope),
+        teacher_accuracy=_share(same_text(teacher[reply.request.text], reply.request.label) for reply in answered),
         cost=usage.cost_nano / NANO,
         baseline_cost=usage.baseline_nano / NANO,
         saving=usage.saving,

@@ -12,8 +12,8 @@ import openai
 import pytest
 
 from gateway.app import GatewayConfig
-from router.calibration import Thresholds
 from router.model import RouterModel
+from router.thresholds import NEVER
 from tests.engine_fixtures import TinyEngine
 from tests.gateway_fixtures import World, running_world, stream_data, streamed_text, wait_until
 from tests.scripted_upstream import Script
@@ -23,8 +23,8 @@ pytestmark = pytest.mark.engine
 
 def judged(router: RouterModel, confident: float) -> RouterModel:
     """This router with other thresholds: every request may try the student, whose answer must be so sure."""
-    thresholds: Thresholds = replace(router.thresholds, hard=0.0, confident=confident, feasible=True)
-    return replace(router, thresholds=thresholds)
+    bars = {"hard": 0.0, "sure": NEVER, "confident": confident, "confident_end": confident}
+    return replace(router, thresholds=replace(router.thresholds, **bars, feasible=True))
 
 
 @contextmanager

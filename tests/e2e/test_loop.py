@@ -19,7 +19,7 @@ import pytest
 
 from ledger import keys, releases, requests
 from ledger.store import Store, open_store, sqlite_url
-from router.agreement import agree
+from router.comparators import same_text
 from serving.server import free_port
 from tests.e2e.scripted_teacher import ANSWERS, scripted_teacher
 from tests.engine_fixtures import survivors
@@ -73,7 +73,7 @@ class Seen:
     @property
     def right(self) -> bool:
         """Whether it is what the teacher says."""
-        return agree(self.answer, ANSWERS[self.text.split()[0]])
+        return same_text(self.answer, ANSWERS[self.text.split()[0]])
 
 
 @dataclass

@@ -28,6 +28,7 @@ base_url = "{student}"
 {limits}
 [router]
 explore_share = 0.0
+shadow_share = 0.0
 hold_tokens = 4
 """
 LIMITS = """

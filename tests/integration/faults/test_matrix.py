@@ -40,7 +40,8 @@ class Cell:
 
     @property
     def effect(self) -> Effect:
-        effect = self.case.effect(self.side, self.stream)
+        # who is pinned to the student is not judged by its first tokens, and nothing is held back
+        effect = self.case.effect("teacher" if self.pinned else self.side, self.stream)
         assert effect is not None
         return effect
 

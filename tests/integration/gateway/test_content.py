@@ -114,8 +114,10 @@ def test_log_off_keeps_no_content_anywhere(world: World, stream: bool, reason: s
     world.student.script = Script(text=f"no {CANARY}", logprob=UNSURE if reason == "low_confidence" else -0.02)
     world.teacher.script = Script(text=f"yes {CANARY}")
     with capture_logs() as logs:
-        text = f"{HARD if reason == 'hard' else EASY} {CANARY}"
-        answer = world.chat(text, {"x-stillroom-log": "off"}, stream=stream, user=CANARY)
+        # where it does not change what the router reads
+        asked = chat_body(HARD if reason == "hard" else EASY)["messages"]
+        messages = [{"role": "system", "content": CANARY}, *asked]
+        answer = world.chat(headers={"x-stillroom-log": "off"}, stream=stream, user=CANARY, messages=messages)
         row, content = world.recorded(answer.headers["x-request-id"])
     assert (row["reason"], content, row["trainable"]) == (reason, None, False)
     assert CANARY in answer.text
@@ -183,3 +185,23 @@ def test_an_integer_that_the_spool_cannot_hold_costs_the_content_and_not_the_row
     assert world.teacher.seen[0].body["seed"] == 2**70
     row, content = world.recorded(answer.headers["x-request-id"])
     assert (row["status"], content) == (200, None)
+
+
+def test_the_tools_that_an_answer_calls_are_kept(world: World):
+    call = {"id": "call_1", "type": "function", "function": {"name": "lookup", "arguments": '{"id": 7}'}}
+    choice = {"index": 0, "message": {"role": "assistant", "content": None, "tool_calls": [call]}}
+    world.teacher.reset(Script(body=json.dumps({"choices": [choice | {"finish_reason": "tool_calls"}]}).encode()))
+    answer = world.chat(HARD, tools=[{"type": "function", "function": {"name": "lookup"}}])
+    row, content = world.recorded(answer.headers["x-request-id"])
+    assert content is not None
+    assert (content.tool_calls, content.answer, row["finish_reason"]) == ([call], "", "tool_calls")
+
+
+@pytest.mark.parametrize(("stream", "ended"), [(False, "stop"), (True, None)], ids=["plain", "streamed"])
+def test_it_is_kept_whether_an_abandoned_attempt_was_a_whole_answer(world: World, stream: bool, ended: str | None):
+    world.student.script = Script(text="The student has no idea at all about it, none.", logprob=UNSURE)
+    answer = world.chat(stream=stream)
+    _, content = world.recorded(answer.headers["x-request-id"])
+    assert content is not None
+    assert content.student_answer
+    assert content.student_finish_reason == ended

@@ -135,9 +135,15 @@ def test_a_function_is_called_and_its_output_goes_out(world: World, stream: bool
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_conversation_goes_on_from_its_last_response(world: World, stream: bool):
-    first = final(create(world, "please greet politely one", stream=stream, instructions="Only now."))
-    second = final(create(world, "please greet politely two", stream=stream, previous_response_id=first["id"]))
-    third = create(world, "please greet politely three", stream=stream, previous_response_id=second["id"])
+    first = final(
+        create(world, "please greet politely one", stream=stream, model="student", instructions="Only now.")
+    )
+    second = final(
+        create(world, "please greet politely two", stream=stream, model="student", previous_response_id=first["id"])
+    )
+    third = create(
+        world, "please greet politely three", stream=stream, model="student", previous_response_id=second["id"]
+    )
     assert final(third)["previous_response_id"] == second["id"]
     said = "The student says good day."
     conversation = [

@@ -141,7 +141,12 @@ def test_a_gateway_that_keeps_no_content_keeps_none(router: RouterModel, tmp_pat
     with world_with(tmp_path, router, gateway={"log_content": False}, router={"explore_share": 1.0}) as world:
         world.student.script = Script(text=canary, logprob=UNSURE if reason == "low_confidence" else SURE)
         world.teacher.script = Script(text=canary)
-        answer = world.chat(f"{HARD if reason == 'hard' else EASY} {canary}")
+        # beside the user's turn, which the router reads
+        messages = [
+            {"role": "system", "content": canary},
+            {"role": "user", "content": HARD if reason == "hard" else EASY},
+        ]
+        answer = world.chat(messages=messages)
         row, content = world.recorded(answer.headers["x-request-id"])
         assert (row["reason"], content) == (reason, None)
     assert canary.encode() not in world.everything_written()

@@ -149,11 +149,12 @@ def test_requests_that_the_router_does_not_decide_on_are_trained_on_but_never_he
 
 
 def test_the_held_out_rows_are_a_uniform_sample_of_the_traffic():
-    """A simulated router: the confident requests reach the ledger at the explored rate only, the others always."""
+    """A simulated router: the confident requests reach the ledger by their propensities only, the others always."""
     rng, rate = np.random.default_rng(5), 0.25
+    propensities = {"new": 0.9, "usual": rate}
     kinds = ("confident", "hard", "low_confidence", "student_down")
     logged: list[Row] = []
-    traffic = dict.fromkeys(kinds, 0)
+    traffic, sorts = dict.fromkeys(kinds, 0), dict.fromkeys(propensities, 0)
     for n in range(12_000):
         kind = kinds[rng.choice(4, p=[0.6, 0.2, 0.15, 0.05])]
         text = f"parcel {n}"
@@ -161,21 +162,29 @@ def test_the_held_out_rows_are_a_uniform_sample_of_the_traffic():
             traffic[kind] += 1
         if kind != "confident":
             logged.append(row(text, reason=kind))
-        elif rng.random() < rate:
-            logged.append(row(text, answer=kind, reason="explore", propensity=rate))
-    kept = dict.fromkeys(kinds, 0)
+            continue
+        sort = "new" if rng.random() < 0.3 else "usual"
+        sorts[sort] += is_held_out(ask(text), SETTINGS.holdout_share)
+        if rng.random() < propensities[sort]:
+            logged.append(row(text, answer=sort, reason="explore", propensity=propensities[sort]))
+    kept = dict.fromkeys((*kinds, *propensities), 0)
     for held in split(logged, SETTINGS, rate, takes_all).held_out.values():
         kept["confident" if held.reason == "explore" else held.reason] += 1
-    for kind in kinds:
-        expected, spread = rate * traffic[kind], np.sqrt(traffic[kind] * rate * (1 - rate))
-        assert abs(kept[kind] - expected) < 4 * spread, (kind, kept, traffic)
+        if held.reason == "explore":
+            kept[held.answer] += 1
+    for kind, n in (traffic | sorts).items():
+        expected, spread = rate * n, np.sqrt(n * rate * (1 - rate))
+        assert abs(kept[kind] - expected) < 4 * spread, (kind, kept, traffic, sorts)
 
 
 def test_a_request_that_comes_back_has_the_same_chance_whether_it_was_escalated_or_explored():
     rng, rate, repeats = np.random.default_rng(6), 0.2, 5
     escalated = [row(f"hard {n}", reason="hard") for n in range(3_000) for _ in range(repeats)]
     explored = [
-        row(f"easy {n}", reason="explore") for n in range(3_000) for _ in range(repeats) if rng.random() < rate
+        row(f"easy {n}", reason="explore", propensity=rate)
+        for n in range(3_000)
+        for _ in range(repeats)
+        if rng.random() < rate
     ]
     held_out = split([*escalated, *explored], DistillSettings(holdout_share=1), rate, takes_all).held_out
     hard = sum(r.reason == "hard" for r in held_out.values())

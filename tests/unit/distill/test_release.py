@@ -72,6 +72,7 @@ def test_the_figures_are_the_measured_ones(folder: Path, router: RouterModel):
     ]
     assert figures["training"] == {"seconds": 3.0}
     assert figures["thresholds"]["agreement_target"] == 0.5
+    assert figures["router"]["whole"]["student_share"] == router.training.whole.student_share
 
 
 def test_without_a_champion_no_figure_of_one_is_made_up(folder: Path, router: RouterModel):

@@ -199,13 +199,23 @@ def write_config(job: Path, config: TrainConfig, **changes: Any) -> Path:
     [
         ({"alpha": 1.5}, "alpha"),
         ({"tail": "drop"}, "tail"),
+        ({"divergence": "reverse_kl"}, "infinite"),
         ({"epoch": 3}, "epoch"),
         ({"weights": "/nowhere"}, "/nowhere/config.json"),
         ({"examples": "/nowhere.jsonl"}, "/nowhere.jsonl"),
         ({"layers": [7]}, "[7]"),
         ({"max_length": 2}, "at most 2 tokens"),
     ],
-    ids=["out of range", "not a choice", "unknown key", "no weights", "no examples", "no such layer", "too long"],
+    ids=[
+        "out of range",
+        "not a choice",
+        "no such mix",
+        "unknown key",
+        "no weights",
+        "no examples",
+        "no such layer",
+        "too long",
+    ],
 )
 def test_a_bad_configuration_is_one_line_and_status_two(
     own_process: None, tiny: Path, rows: Rows, written: Written, tmp_path: Path, capsys, changes: dict, named: str

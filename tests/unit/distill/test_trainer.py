@@ -10,7 +10,8 @@ from torch.nn import functional
 from transformers import AutoModelForCausalLM, TrainingArguments
 
 from distill.collate import Example, ExampleSet, collate
-from distill.losses import LossSettings, Targets, distillation_loss
+from distill.loss_settings import Divergence, LossSettings
+from distill.losses import Targets, distillation_loss
 from distill.trainer import DistillTrainer
 
 Rows = Callable[..., list[Example]]
@@ -43,6 +44,11 @@ def test_the_loss_is_that_of_full_logits_shifted_by_one(tiny: Path, rows: Rows, 
     keep = labels != -100
     targets = Targets(labels[keep], batch["soft_ids"], batch["soft_logprobs"])
     torch.testing.assert_close(loss, distillation_loss(logits[keep], targets, LossSettings(0.5, 2.0, "bucket")))
+    reverse = LossSettings(0.5, 1.0, "ignore", Divergence("reverse_kl"))
+    trainer.loss_settings = reverse
+    torch.testing.assert_close(
+        trainer.compute_loss(trainer.model, batch), distillation_loss(logits[keep], targets, reverse)
+    )
     hard = functional.cross_entropy(logits[keep], labels[keep])
     trainer.loss_settings = LossSettings(alpha=0.0)
     torch.testing.assert_close(trainer.compute_loss(trainer.model, batch), hard)

@@ -14,7 +14,8 @@ from tests.scripted_upstream import Script, token_logprobs, whole_answer
 
 NAMES = st.sampled_from(
     ["choices", "usage", "delta", "message", "content", "logprobs", "token", "logprob", "top_logprobs", "index",
-     "finish_reason", "prompt_tokens", "completion_tokens", "prompt_tokens_details", "cached_tokens", "refusal", "x"]
+     "finish_reason", "prompt_tokens", "completion_tokens", "prompt_tokens_details", "cached_tokens", "refusal", "x",
+     "tool_calls", "function", "name", "arguments", "id"]
 )  # fmt: skip
 LEAVES = st.one_of(
     st.none(), st.booleans(), st.integers(), st.integers(0, 3), st.floats(allow_nan=False, allow_infinity=False),
@@ -152,3 +153,29 @@ def test_the_signals_are_the_first_tokens_and_their_highest_alternatives():
     read = signals([token] * 10, 4)
     assert len(read) == 4
     assert read[0].top == (-1.0, -2.0, -3.0, -4.0, -5.0)
+
+
+def test_tool_calls_are_read_whole_and_in_pieces_alike():
+    call = {"id": "call_1", "type": "function", "function": {"name": "lookup", "arguments": '{"id": 7}'}}
+    other = {"id": "call_2", "type": "function", "function": {"name": "send", "arguments": "{}"}}
+    whole = Answer()
+    message = {"content": None, "tool_calls": [call, other]}
+    whole.read({"choices": [{"message": message, "finish_reason": "tool_calls"}]})
+    streamed = Answer()
+    for piece in (
+        {"index": 1, "id": "call_2", "function": {"name": "send", "arguments": ""}},
+        {"index": 0, "id": "call_1", "type": "function", "function": {"name": "lookup", "arguments": '{"id"'}},
+        {"index": 0, "function": {"arguments": ": 7}"}},
+        {"index": 1, "function": {"arguments": "{}"}},
+    ):
+        streamed.read({"choices": [{"delta": {"tool_calls": [piece]}}]})
+    assert whole.tool_calls == streamed.tool_calls == [call, other]
+    assert Answer().tool_calls is None
+
+
+def test_an_endless_list_of_tool_calls_is_read_to_a_bound():
+    answer = Answer()
+    for index in range(1_000):
+        answer.read({"choices": [{"delta": {"tool_calls": [{"index": index, "function": {"name": "x"}}]}}]})
+    assert answer.tool_calls is not None
+    assert len(answer.tool_calls) == 128

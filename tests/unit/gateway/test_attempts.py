@@ -217,6 +217,18 @@ async def test_an_upstream_that_stays_keeps_its_breaker_when_the_urls_change(mon
     assert network.side.members[0].breaker is kept
 
 
+async def test_a_request_is_tried_again_where_it_began_though_the_urls_have_changed(monkeypatch: pytest.MonkeyPatch):
+    """The new URLs are another release's students, and its answer was routed by the old one's router."""
+    network = Network(monkeypatch, URLS[:1])
+    network.answers = {"a": [fault("busy", "0"), GOOD]}
+    task = asyncio.create_task(network.post())
+    await asyncio.sleep(0)
+    assert network.asked == ["a"]
+    network.side.serve_at(("http://d/v1",))
+    await task
+    assert network.asked == ["a", "a"]
+
+
 async def test_each_request_begins_at_another_one_where_they_are_equals(monkeypatch: pytest.MonkeyPatch):
     network = Network(monkeypatch)
     network.side._step = 1

@@ -1,44 +1,60 @@
 """The table of routes and reasons."""
 
-import numpy as np
 import pytest
 
 from router.calibration import Thresholds
-from router.features import FEATURES, RequestView
-from router.model import Coefficients, RouterModel, TrainingSummary
+from router.features import RequestView
+from router.model import RouterModel
 from router.policy import Capabilities, Decision, decide, escalate
-from router.signals import SIGNALS, TokenLogprob
+from router.signals import TokenLogprob
+from router.thresholds import NEVER
+from tests.unit.router.worlds import router_of
 
 PLAIN = RequestView((("user", "hello"),))
 STUDENT = Capabilities(context_tokens=100)
 
 
-def router(hard: float = 0.0, confident: float = 0.5, feasible: bool = True) -> RouterModel:
-    """Scores every request 0.5; is as confident as the mean logprob is above -1."""
-    weights = np.zeros(len(SIGNALS) + 1)
-    weights[0] = 10.0
-    return RouterModel(
-        Coefficients(np.zeros(FEATURES, dtype=np.float32), 0.0, weights, 10.0, needs_logprobs=True),
-        Thresholds(hard, confident, 0.95, 0.05, 300, 0.9, 0.96, feasible=feasible),
-        TrainingSummary(300, 280, 0, 0.1, 0.0, 0.0),
-    )
+def router(
+    hard: float = 0.0, sure: float = NEVER, confident: float = 0.5, confident_end: float = 0.5, feasible: bool = True
+) -> RouterModel:
+    """Scores every request 0.5; is as confident as the mean logprob is above -1, or -2 at the end."""
+    thresholds = Thresholds(hard, confident, 0.95, 0.05, 300, 0.9, 0.96, feasible, sure, confident_end)
+    return router_of(thresholds, held=-1.0, whole=-2.0)
+
+
+NOVELTY = router().assess(PLAIN).novelty
 
 
 @pytest.mark.parametrize(
-    ("view", "model", "capabilities", "expected"),
+    ("model", "route", "reason", "provisional"),
     [
-        (PLAIN, None, STUDENT, Decision("teacher", "no_release", None, 1.0)),
-        (PLAIN, router(), STUDENT, Decision("student", "confident", 0.5, 1.0)),
-        (PLAIN, router(hard=0.5), STUDENT, Decision("student", "confident", 0.5, 1.0)),
-        (PLAIN, router(hard=0.6), STUDENT, Decision("teacher", "hard", 0.5, 1.0)),
-        (PLAIN, router(feasible=False), STUDENT, Decision("teacher", "hard", 0.5, 1.0)),
+        (router(), "student", "confident", True),
+        (router(hard=0.5), "student", "confident", True),
+        (router(hard=0.6), "teacher", "hard", False),
+        (router(sure=0.6), "student", "confident", True),
+        (router(sure=0.5), "student", "confident", False),
+        (router(hard=0.5, sure=0.5), "student", "confident", False),
+        (router(feasible=False), "teacher", "hard", False),
+        (router(sure=0.5, feasible=False), "teacher", "hard", False),
     ],
-    ids=["no model", "good score", "score at the threshold", "low score", "no feasible thresholds"],
+    ids=[
+        "good score",
+        "score at the threshold",
+        "low score",
+        "score between hard and sure",
+        "score at sure",
+        "no cascade",
+        "no feasible thresholds",
+        "no feasible thresholds, though sure",
+    ],
 )
-def test_a_plain_request_takes_the_route_of_its_score(
-    view: RequestView, model: RouterModel | None, capabilities: Capabilities, expected: Decision
-):
-    assert decide(view, model, capabilities) == expected
+def test_a_plain_request_takes_the_route_of_its_score(model: RouterModel, route: str, reason: str, provisional: bool):
+    decision = decide(PLAIN, model, STUDENT)
+    assert decision == Decision(route, reason, 0.5, 1.0, NOVELTY, provisional)
+
+
+def test_without_a_model_the_teacher_answers():
+    assert decide(PLAIN, None, STUDENT) == Decision("teacher", "no_release", None, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -88,20 +104,34 @@ def test_a_field_that_no_engine_has_is_the_teachers(field: str, value: object, u
 
 
 @pytest.mark.parametrize(
-    ("model", "logprob", "expected"),
+    ("model", "logprob", "held", "whole"),
     [
-        (router(), -0.5, False),
-        (router(), -1.5, True),
-        (router(confident=0.0), -29.0, False),
-        (router(feasible=False), -0.0, True),
+        (router(), -0.5, False, False),
+        (router(), -1.5, True, False),
+        (router(), -2.5, True, True),
+        (router(confident=0.0), -29.0, False, True),
+        (router(confident_end=0.0), -29.0, True, False),
+        (router(confident=NEVER), -0.0, True, False),
+        (router(feasible=False), -0.0, True, True),
     ],
-    ids=["confident", "not confident", "no bar", "no feasible thresholds"],
+    ids=[
+        "confident",
+        "confident at the end only",
+        "not confident",
+        "no bar for streams",
+        "no bar for whole answers",
+        "streams never",
+        "no feasible thresholds",
+    ],
 )
-def test_an_attempt_below_the_bar_is_abandoned(model: RouterModel, logprob: float, expected: bool):
-    escalated, confidence = escalate(model, 0.5, [TokenLogprob(logprob, (logprob,))])
-    assert escalated is expected
-    assert confidence == model.confidence(0.5, [TokenLogprob(logprob, (logprob,))])
+def test_an_attempt_below_the_bar_of_its_way_is_abandoned(
+    model: RouterModel, logprob: float, held: bool, whole: bool
+):
+    tokens = [TokenLogprob(logprob, (logprob,))]
+    assert escalate(model, 0.5, tokens) == (held, model.confidence(0.5, tokens))
+    assert escalate(model, 0.5, tokens, whole=True) == (whole, model.confidence(0.5, tokens, whole=True))
 
 
-def test_an_attempt_without_logprobs_is_abandoned():
-    assert escalate(router(), 0.5, ()) == (True, 0.0)
+@pytest.mark.parametrize("whole", [False, True])
+def test_an_attempt_without_logprobs_is_abandoned(whole: bool):
+    assert escalate(router(), 0.5, (), whole) == (True, 0.0)

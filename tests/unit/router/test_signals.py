@@ -13,8 +13,8 @@ ANY_FLOAT = st.floats(allow_nan=True, allow_infinity=True)
 TOKENS = st.lists(st.builds(TokenLogprob, ANY_FLOAT, st.lists(ANY_FLOAT, max_size=6).map(tuple)), max_size=20)
 
 
-def named(tokens: list[TokenLogprob]) -> dict[str, float]:
-    return dict(zip(SIGNALS, confidence_signals(tokens).tolist(), strict=True))
+def named(tokens: list[TokenLogprob], cut_off: bool = False) -> dict[str, float]:
+    return dict(zip(SIGNALS, confidence_signals(tokens, cut_off).tolist(), strict=True))
 
 
 @given(TOKENS)
@@ -50,3 +50,24 @@ def test_a_single_listed_alternative_leaves_the_rest_of_the_mass_as_second():
 
 def test_no_tokens_give_zeros():
     assert not confidence_signals([]).any()
+
+
+def test_quantiles_are_values_of_the_answer_and_low_tokens_are_counted():
+    tokens = [TokenLogprob(-0.1 * n, ()) for n in range(21)]
+    signals = named(tokens)
+    assert signals["q10_logprob"] == pytest.approx(-1.8)
+    assert signals["q50_logprob"] == pytest.approx(-1.0)
+    assert signals["low_share"] == pytest.approx(14 / 21)  # from -0.7 down
+
+
+@pytest.mark.parametrize("cut_off", [False, True])
+def test_an_answer_that_ended_at_its_limit_is_marked(cut_off: bool):
+    assert named([TokenLogprob(-0.1, ())], cut_off)["cut_off"] == cut_off
+
+
+@given(st.lists(st.floats(-20, 0), min_size=1, max_size=30), st.integers(2, 5))
+def test_but_for_its_length_an_answer_said_several_times_over_looks_the_same(logprobs: list[float], times: int):
+    """No signal is a sum, so that a long answer is not doubted for its length."""
+    once, again = named(tokens := [TokenLogprob(p, (p, -25.0)) for p in logprobs]), named(tokens * times)
+    alike = set(SIGNALS) - {"log_length", "lowest_window", "q10_logprob", "q50_logprob"}
+    assert {name: once[name] for name in alike} == pytest.approx({name: again[name] for name in alike}, abs=1e-9)

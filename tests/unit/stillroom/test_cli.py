@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from ledger import feedback, keys, releases, responses
+from ledger import events, feedback, keys, releases, responses
 from ledger.feedback import Feedback
 from ledger.keys import digest
 from ledger.releases import Release
@@ -190,6 +190,20 @@ def test_feedback_is_listed_newest_first(run, ledger):
     assert (oldest["request"], oldest["key"], oldest["score"], oldest["comment"]) == ("a", "key_1", 0.5, None)
     assert len(json.loads(run("ledger", "feedback", "--json", "--limit", "1")[1])) == 1
     assert run("ledger", "feedback")[0] == 0
+
+
+def test_events_are_listed_newest_first_and_by_kind(run, ledger):
+    assert run("ledger", "events")[1] == "no events yet\n"
+    assert run("ledger", "events", "--kind", "drift")[1] == "no events of kind drift yet\n"
+    events.add(ledger, "drift", "rel-1", {"drift": "score", "text": "[b]scores[/b] moved"})
+    events.add(ledger, "other", "rel-2", {})
+    status, out, _ = run("ledger", "events", "--json")
+    newest, oldest = json.loads(out)
+    assert (status, newest["subject"], oldest["subject"]) == (0, "rel-2", "rel-1")
+    assert oldest["data"]["text"] == "[b]scores[/b] moved"
+    assert [row["kind"] for row in json.loads(run("ledger", "events", "--kind", "drift", "--json")[1])] == ["drift"]
+    status, out, _ = run("ledger", "events", "--limit", "1")
+    assert (status, "rel-2" in out, "rel-1" in out) == (0, True, False)
 
 
 USAGE_ERRORS = [

@@ -279,3 +279,24 @@ def test_any_text_of_any_variable_gives_settings_or_a_settings_error(path, text)
         assert str(error)
     else:
         assert isinstance(found, Settings)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        pytest.param('[router]\ncomparator = "exactly"', "router.comparator = 'exactly': must be one of", id="name"),
+        pytest.param('[router.comparators]\nsums = "number"', "router.comparators.sums = 'number': must", id="tag"),
+        pytest.param('[router]\ncomparator = "embedding"', "needs embeddings.base_url", id="no-embeddings"),
+        pytest.param(
+            '[router]\ncomparator = "judge"\njudge_calls_per_hour = 0', "judge_calls_per_hour above 0", id="no-judge"
+        ),
+        pytest.param("[router]\nlikelihood_floor = 0.5", "must be between -100 and 0", id="log-probability"),
+    ],
+)
+def test_a_comparator_is_one_that_there_is_and_that_can_be_asked(tmp_path, text, says):
+    assert says in refusal(tmp_path, text)
+
+
+def test_comparators_are_named_by_tag_and_model(tmp_path):
+    found = load(tmp_path, '[router.comparators]\nsums = "numeric"\n"gpt-4o-mini" = "judge"\n')
+    assert found.router.comparators == {"sums": "numeric", "gpt-4o-mini": "judge"}

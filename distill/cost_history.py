@@ -1,0 +1,66 @@
+"""The days of the ledger, as the cost plan counts them: blocks of 24 hours back from now, from the hourly rollups."""
+
+from collections import defaultdict
+from decimal import Decimal
+from typing import Any, Final
+
+from distill.cost_plan import Day
+from ledger.records import NANO
+from ledger.requests import Usage, usage_by
+from ledger.store import Store
+
+__all__ = ("days_until",)
+
+HOUR_MS: Final = 3_600_000
+DAY_MS: Final = 24 * HOUR_MS
+BESIDE: Final = "explore"
+"""The reason of what no client asked for."""
+
+
+def days_until(store: Store, now: int, most: int) -> list[Day]:
+    """The newest ``most`` blocks of 24 hours, oldest first, from the ledger's first request on.
+
+    The newest ends now, and the oldest may be short; one without a request counts, being as true as the others. A
+    ledger younger than an hour is taken as an hour old, which is how fine the rollups are.
+
+    Args:
+        store: The ledger.
+        now: Milliseconds since 1970.
+        most: At least 1.
+
+    Returns:
+        No day where the ledger has no request of a chat.
+    """
+    end = now // HOUR_MS * HOUR_MS + HOUR_MS
+    hours = [hour for hour, route in usage_by(store, ["hour", "route"]) if route in ("student", "teacher")]
+    if not hours:
+        return []
+    first = max(min(hours), end - most * DAY_MS)
+    sums: dict[int, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    for (hour, route, reason), usage in usage_by(store, ["hour", "route", "reason"], first).items():
+        if route in ("student", "teacher"):
+            _add(sums[(end - HOUR_MS - hour) // DAY_MS], route, reason, usage)
+    blocks = range((end - HOUR_MS - first) // DAY_MS, -1, -1)
+    return [_day(sums[block], _length(end - block * DAY_MS, first, now)) for block in blocks]
+
+
+def _length(end: int, first: int, now: int) -> int:
+    """Milliseconds of a block that ends at ``end``, of what the ledger can have seen."""
+    return max(min(end, now) - max(end - DAY_MS, first), HOUR_MS)
+
+
+def _add(sums: dict[str, int], route: str, reason: str, usage: Usage) -> None:
+    sums[f"on_{route}"] += usage.cost_nano
+    if reason == BESIDE:
+        sums[f"beside_on_{route}"] += usage.cost_nano
+        return
+    sums["requests"] += usage.requests
+    sums["baseline"] += usage.baseline_nano
+    if route == "teacher":
+        sums["to_teacher"] += usage.requests
+
+
+def _day(sums: dict[str, int], milliseconds: int) -> Day:
+    counts: Any = {name: Decimal(n) for name, n in sums.items() if name in ("requests", "to_teacher")}
+    money: Any = {name: Decimal(n) / NANO for name, n in sums.items() if name not in counts}
+    return Day(length=Decimal(milliseconds) / DAY_MS, **counts, **money)

@@ -1,0 +1,84 @@
+"""Holds the teacher to its ceilings at the turns of the relay, and counts what it was asked for."""
+
+import asyncio
+import time
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+
+from gateway.call import Call
+from gateway.live import LiveRelease
+from ledger.records import NANO, RequestRecord
+from ledger.requests import usage_by
+from ledger.store import Store
+from router.pacing import Pacer
+
+__all__ = ("Pacing",)
+
+READ_S: Final = 5.0
+DAY_S: Final = 86_400
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass
+class Pacing:
+    """The ceilings of this process. ``store`` knows what others spent."""
+
+    store: Store
+    pacer: Pacer = field(default_factory=Pacer)
+
+    def decided(self, call: Call, release: LiveRelease | None) -> None:
+        """The router chose: keep a request from the teacher that the ceiling has no room for, if a student is there.
+
+        A release whose quality was not proved answers nothing, whatever the teacher costs.
+        """
+        self.pacer.came()
+        score = call.decision.score
+        if call.decision.reason != "hard" or score is None or release is None:
+            return
+        ready = bool(release.student_urls) and release.router.thresholds.feasible
+        if ready and not self._allows(call, score):
+            call.decision = replace(call.decision, route="student", reason="budget")
+
+    def keeps(self, call: Call, confidence: float) -> bool:
+        """Whether the student's doubtful answer stands, since the ceiling has no room for the teacher's."""
+        if self._allows(call, confidence):
+            return False
+        call.decision = replace(call.decision, reason="budget", is_provisional=False)
+        return True
+
+    def recorded(self, call: Call, record: RequestRecord) -> None:
+        """A request is over, and what the teacher cost is known."""
+        cost = record.cost_nano / NANO if record.route == "teacher" else 0.0
+        expected, call.expected_cost = call.expected_cost, None
+        if expected is None:
+            if record.route != "teacher":
+                return
+            self.pacer.spent(cost, time.time(), is_ours=call.target == "auto")
+            expected = cost
+        self.pacer.settle(expected, cost)
+
+    def _allows(self, call: Call, p: float) -> bool:
+        cost = self.pacer.typical_cost
+        if not self.pacer.allows(p, cost, time.time()):
+            return False
+        call.expected_cost = cost
+        return True
+
+    async def run(self) -> None:
+        """Take in what all processes spent today, until cancelled."""
+        while True:
+            if self.pacer.max_spend_per_day is not None:
+                try:
+                    self.pacer.begin(await asyncio.to_thread(self._spent_today), time.time())
+                except (SQLAlchemyError, OSError) as error:
+                    log.warning("spending_unread", error=str(error).splitlines()[0])
+            await asyncio.sleep(READ_S)
+
+    def _spent_today(self) -> float:
+        day_began = int(time.time()) // DAY_S * DAY_S
+        usage = usage_by(self.store, ["route"], day_began * 1000).get(("teacher",))
+        return usage.cost_nano / NANO if usage else 0.0

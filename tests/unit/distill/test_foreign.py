@@ -1,0 +1,127 @@
+"""Distances between vocabularies that share nothing, tokens aligned by bytes, and rewards of a student's words."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from distill import divergences
+from distill.foreign import aligned_groups, merged_probabilities, sorted_distance, universal_logit_distance
+from distill.on_policy import discounted_sum, prefix_weights
+
+SEEDS = st.integers(0, 2**31)
+CUTS = st.sets(st.integers(1, 30), min_size=1, max_size=12).map(sorted)
+
+
+def randn(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@settings(max_examples=50, deadline=None)
+@given(SEEDS, st.integers(2, 9), st.integers(2, 9), st.sampled_from([1.0, 2.0]))
+def test_the_distance_is_that_of_the_sorted_probabilities(seed: int, v: int, w: int, temperature: float):
+    student, teacher = randn(4, v, seed=seed), randn(4, w, seed=seed + 1)
+    value = universal_logit_distance(student, teacher, temperature)
+    for row in range(4):
+        sides = []
+        for logits in (student[row].numpy(), teacher[row].numpy()):
+            raised = np.exp(logits / temperature)
+            sides.append(np.pad(np.sort(raised / raised.sum())[::-1], (0, 9 - len(logits))))
+        assert value[row].item() == pytest.approx(np.abs(sides[0] - sides[1]).sum(), abs=1e-9)
+
+
+@settings(max_examples=50, deadline=None)
+@given(SEEDS, st.permutations(range(7)))
+def test_which_token_is_likely_does_not_matter_only_how_likely(seed: int, order: list[int]):
+    student, teacher = randn(3, 7, seed=seed), randn(3, 5, seed=seed + 1)
+    value = universal_logit_distance(student, teacher)
+    torch.testing.assert_close(value, universal_logit_distance(student[:, order], teacher))
+    torch.testing.assert_close(value, universal_logit_distance(teacher, student))
+    assert ((value >= 0) & (value <= 2)).all()
+    assert universal_logit_distance(student, student[:, order]).abs().max() < 1e-12
+
+
+def test_the_gradient_of_the_distance_is_right(monkeypatch):
+    monkeypatch.setattr(divergences, "ELEMENTS_AT_ONCE", 14)
+    teacher = randn(5, 4, seed=1)
+    assert torch.autograd.gradcheck(lambda x: universal_logit_distance(x, teacher), randn(5, 7).requires_grad_())
+
+
+@given(CUTS, CUTS)
+def test_groups_end_on_the_bytes_that_both_sides_end_on(student: list[int], teacher: list[int]):
+    mine, theirs = aligned_groups(torch.tensor(student), torch.tensor(teacher))
+    common = sorted(set(student) & set(teacher))
+    for ends, groups in ((student, mine), (teacher, theirs)):
+        assert groups.tolist() == sorted(groups.tolist())
+        for number, byte in enumerate(common):
+            assert groups[ends.index(byte)] == number
+        closed = [end for end, group in zip(ends, groups.tolist(), strict=True) if group < len(common)]
+        assert closed == [end for end in ends if common and end <= common[-1]]
+
+
+def test_text_that_one_side_cuts_finer_is_one_group():
+    # "unhappy" as un|happy and unha|p|py, then "!" on both sides
+    mine, theirs = aligned_groups(torch.tensor([2, 7, 8]), torch.tensor([4, 5, 7, 8]))
+    assert mine.tolist() == [0, 0, 1]
+    assert theirs.tolist() == [0, 0, 0, 1]
+
+
+@settings(max_examples=50, deadline=None)
+@given(SEEDS, st.lists(st.integers(1, 4), min_size=1, max_size=4))
+def test_a_merged_group_is_a_row_times_its_other_tokens_probabilities(seed: int, sizes: list[int]):
+    n = sum(sizes)
+    probabilities = randn(n, 5, seed=seed).softmax(-1)
+    ids = torch.randint(0, 5, (n,), generator=torch.Generator().manual_seed(seed))
+    groups = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
+    for merge in ("observed", "bayesian"):
+        merged, at = merged_probabilities(probabilities, ids, groups, merge), 0
+        for number, size in enumerate(sizes):
+            rows = list(range(at, at + size))
+            whole = rows.pop(0 if merge == "observed" else -1)
+            scalar = np.prod([probabilities[row, ids[row]].item() for row in rows])
+            torch.testing.assert_close(merged[number], probabilities[whole] * scalar)
+            at += size
+
+
+def test_merging_and_the_distance_pass_a_gradient_on():
+    ids, groups = torch.tensor([0, 1, 2, 0]), torch.tensor([0, 0, 1, 1])
+    teacher = randn(2, 6, seed=1).softmax(-1)
+
+    def distance(logits: Tensor) -> Tensor:
+        return sorted_distance(merged_probabilities(logits.softmax(-1), ids, groups, "bayesian"), teacher)
+
+    assert torch.autograd.gradcheck(distance, randn(4, 5).requires_grad_())
+
+
+def test_no_token_has_no_group():
+    none = torch.zeros(0, dtype=torch.long)
+    assert merged_probabilities(torch.zeros(0, 3), none, none).shape == (0, 3)
+
+
+@given(st.lists(st.floats(-5, 5), min_size=1, max_size=8), st.floats(0, 1))
+def test_a_discounted_sum_obeys_its_recursion(rewards: list[float], gamma: float):
+    values = torch.tensor([rewards], dtype=torch.float64)
+    summed = discounted_sum(values, gamma)[0].tolist()
+    for t in range(len(rewards)):
+        later = summed[t + 1] if t + 1 < len(rewards) else 0.0
+        assert summed[t] == pytest.approx(rewards[t] + gamma * later, abs=1e-9)
+
+
+def test_the_advantage_of_what_the_student_says_lowers_its_reverse_divergence():
+    student, teacher = randn(1, 6).requires_grad_(), randn(1, 6, seed=1)
+    log_q, log_p = student.log_softmax(-1), teacher.log_softmax(-1)
+    (exact,) = torch.autograd.grad((log_q.exp() * (log_q - log_p)).sum(), student, retain_graph=True)
+    # every token once, weighted by how often it would be drawn
+    advantage = discounted_sum((log_p - log_q).detach().T, 0.0).T
+    (drawn,) = torch.autograd.grad(-(log_q.exp().detach() * advantage * log_q).sum(), student)
+    torch.testing.assert_close(exact, drawn)
+
+
+@given(st.lists(st.floats(-5, 5), min_size=1, max_size=8), st.floats(0, 3))
+def test_prefix_weights_fall_from_one_and_gamma_to_no_less_than_one(advantages: list[float], gamma: float):
+    weights = prefix_weights(torch.tensor([advantages], dtype=torch.float64), gamma)[0]
+    assert (weights >= 1 - 1e-12).all()
+    assert (weights[1:] <= weights[:-1] + 1e-12).all()
+    assert weights[0].item() == pytest.approx(1 + gamma if any(advantages) else 1)
