@@ -1,7 +1,7 @@
 """Trains a request classifier; needs SciPy and scikit-learn, so only the trainer's process loads it.
 
-How far to trust words is a question of how far the traffic to come is from the traffic that was labelled. So every
-strength is chosen on two kinds of held-out requests at once: some left out at random, and whole groups of like
+How far to trust words is a question of how far the traffic to come is from the traffic that was labelled. So the
+n-gram part's strength is chosen on two kinds of held-out requests at once: some left out at random, and whole groups of like
 requests left out. The second kind is novel to the model that judges it, so the same choice also finds how fast the
 n-gram part must fade with novelty.
 """
@@ -17,11 +17,10 @@ from threadpoolctl import threadpool_limits
 
 from router.classifier import DENSE_COLUMNS, KNOTS, LEVELS, NOVELTIES, Classifier, Scaling, farther
 from router.corpus import Corpus, corpus_of, surprise_of
-from router.dense import DENSE
 from router.features import RequestView
 from router.folds import clusters, grouped_folds, groups_of, random_folds
 from router.hashing import BUCKETS, PAIR_START
-from router.logistic import Fit, Problem, fit_grouped, fit_logistic, within_groups
+from router.logistic import Fit, Problem, fit_logistic, fit_ridge, platt
 from router.mixing import NGRAM_STRENGTHS, HeldOut, Mix, best_mix, calibrated, joined
 
 __all__ = ("MIN_PER_CLASS", "cross_fitted", "fit_classifier")
@@ -31,13 +30,8 @@ CHOICE_FOLDS, FEW_FOLDS, FEW_ROWS = 4, 3, 1_000
 CHOICE_TOLERANCE: Final = 1e-5
 MIN_PER_CLASS: Final = 10
 """Below it nothing is fitted to the rows but the base rate."""
-DENSE_STRENGTHS: Final = (100.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01)
-LENGTH_STRENGTH, BEND_STRENGTH = 0.01, 0.1
-"""The length is kept at any strength: it is what holds on requests unlike any seen."""
-STANDARD_ERRORS: Final = 0.5
-LEAST_SLOPE: Final = 0.1
-"""Where the dense part says nothing of groups left out, a tenth of it is kept: an order costs no calibration."""
-
+DENSE_STRENGTH: Final = 2.0
+"""Strong, so that columns that go together share what they say: that holds best on requests unlike any seen."""
 LEAST_IN_GROUP, MOST_GROUPS = 10, 1_000
 """A group with fewer rows is not known; more groups than this are ids."""
 CHOICE_ROWS: Final = 6_000
@@ -141,8 +135,8 @@ def _fit(rows: _Rows, seed: int, warm: Classifier | None) -> Classifier:
     if min(int(rows.agreed.sum()), int((~rows.agreed).sum())) < MIN_PER_CLASS:
         return warm or _base_rate(rows, quantiles)
     sample = np.sort(np.random.default_rng(seed).permutation(size)[:CHOICE_ROWS])
-    strength, mix = _chosen(rows.take(sample), seed, warm)
-    parts = _Stage(rows, np.arange(size), warm).fit(strength, [mix.strength])[0]
+    mix = _chosen(rows.take(sample), seed, warm)
+    parts = _Stage(rows, np.arange(size), warm).fit([mix.strength])[0]
     return Classifier(
         parts.scaling,
         parts.dense.weights * mix.dense,
@@ -171,7 +165,6 @@ class _Stage:
     def __init__(self, rows: _Rows, inside: Rows, warm: Classifier | None) -> None:
         corpus, counted = rows.corpus, rows.corpus.counts(inside)
         self.inside, self.agreed = inside, rows.agreed[inside]
-        self.groups = np.unique(rows.groups[inside], return_inverse=True)[1]
         self.scaling = _scaling(corpus.dense[inside], warm)
         self.surprise = _surprise(counted, inside.size, warm)
         self.prior = _prior(self.surprise, warm)
@@ -179,17 +172,16 @@ class _Stage:
         self.columns, self.outside = self.scaling.standard(columns), self.scaling.outside(columns)
         self.ngrams, self.kept = corpus.ngrams(self.surprise).compact()
 
-    def dense(self, strength: float) -> Fit:
-        """The dense part. Each group has a bias of its own, of variance 1, that is left out afterwards: what sets
-        groups apart is not to be taken for the effect of, say, length.
-        """
-        strengths = np.full(DENSE_COLUMNS, strength)
-        strengths[0], strengths[len(DENSE) :] = LENGTH_STRENGTH, BEND_STRENGTH
-        return fit_grouped(self.columns[self.inside], self.agreed, self.groups, strengths, self.prior.dense).fit
+    def _dense(self) -> Fit:
+        """The dense part: shrunk in direction, and then scaled back to what its margins are worth."""
+        columns = self.columns[self.inside]
+        fit = fit_ridge(columns, self.agreed, DENSE_STRENGTH, self.prior.dense)
+        slope, offset = platt(columns @ fit.weights + fit.bias, self.agreed)
+        return Fit(slope * fit.weights, slope * fit.bias + offset)
 
-    def fit(self, dense_strength: float, strengths: Sequence[float], tolerance: float = 1e-7) -> list[_Parts]:
+    def fit(self, strengths: Sequence[float], tolerance: float = 1e-7) -> list[_Parts]:
         """The parts at each strength of the n-grams, from strong to weak."""
-        dense = self.dense(dense_strength)
+        dense = self._dense()
         offset = self.columns[self.inside] @ dense.weights + dense.bias
         problem = Problem(self.ngrams.take(self.inside), self.agreed, offset)
         prior = self.prior.ngrams[self.kept]
@@ -225,38 +217,18 @@ def _surprise(counted: Floats, rows: int, warm: Classifier | None) -> Floats:
     return surprise_of(counted + np.maximum(former, 0.0), rows + warm.rows)
 
 
-def _chosen(rows: _Rows, seed: int, warm: Classifier | None) -> tuple[float, Mix]:
-    """The strength of the dense part, and the rest of the choice."""
+def _chosen(rows: _Rows, seed: int, warm: Classifier | None) -> Mix:
+    """How the parts are put together."""
     count = FEW_FOLDS if rows.agreed.size < FEW_ROWS else CHOICE_FOLDS
     schemes = [random_folds(rows.agreed, count, seed), grouped_folds(rows.groups, count)]
     stages = [[(_Stage(rows, inside, warm), outside) for inside, outside in folds] for folds in schemes if folds]
-    strength, slope = _dense_choice(rows, stages[-1])
-    held_out = [[_held_out(rows, stage, outside, strength, seed) for stage, outside in folds] for folds in stages]
+    held_out = [[_held_out(rows, stage, outside, seed) for stage, outside in folds] for folds in stages]
     every = [joined(found) for found in held_out]
-    mix = best_mix(rows.agreed, every, max(slope, LEAST_SLOPE))
-    return strength, calibrated(rows.agreed, every[0], mix)
+    return calibrated(rows.agreed, every[0], best_mix(rows.agreed, every, 1.0))
 
 
-def _dense_choice(rows: _Rows, folds: Sequence[tuple[_Stage, Rows]]) -> tuple[float, float]:
-    """The strongest strength within half a standard error, by groups, of the best, and the slope of its margins."""
-    found: list[tuple[float, Floats]] = []
-    groups = np.unique(rows.groups, return_inverse=True)[1]
-    for strength in DENSE_STRENGTHS:
-        margins = np.zeros(rows.agreed.size)
-        for stage, outside in folds:
-            fit = stage.dense(strength)
-            margins[outside] = stage.columns[outside] @ fit.weights + fit.bias
-        found.append(within_groups(margins, rows.agreed, groups))
-    best = min((losses for _, losses in found), key=np.mean)
-    for strength, (slope, losses) in zip(DENSE_STRENGTHS, found, strict=True):
-        worse = np.bincount(groups, weights=losses - best)
-        if worse.sum() <= STANDARD_ERRORS * np.sqrt(worse @ worse):
-            return strength, slope
-    raise AssertionError("the best is within any error of itself")
-
-
-def _held_out(rows: _Rows, stage: _Stage, outside: Rows, strength: float, seed: int) -> HeldOut:
-    parts = stage.fit(strength, NGRAM_STRENGTHS, CHOICE_TOLERANCE)
+def _held_out(rows: _Rows, stage: _Stage, outside: Rows, seed: int) -> HeldOut:
+    parts = stage.fit(NGRAM_STRENGTHS, CHOICE_TOLERANCE)
     dense = stage.columns[outside] @ parts[0].dense.weights + parts[0].dense.bias
     ngrams = stage.ngrams.take(outside)
     said = np.column_stack([ngrams @ each.ngrams.weights[stage.kept] + each.ngrams.bias for each in parts])

@@ -1,4 +1,4 @@
-"""Logistic regression with a prior mean, an offset, or biases of groups; for the trainer."""
+"""Logistic regression with a prior mean and an offset; for the trainer."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import expit
 
-__all__ = ("Design", "Fit", "Grouped", "Problem", "fit_grouped", "fit_logistic", "log_loss", "platt", "within_groups")
+__all__ = ("Design", "Fit", "Problem", "fit_logistic", "fit_ridge", "log_loss", "platt")
 
 Floats = NDArray[np.float64]
 ITERATIONS = 60
@@ -75,68 +75,29 @@ def fit_logistic(
     return Fit(found[:-1], float(found[-1]))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Grouped:
-    """A fit in which each group has a bias of its own, and every row's logit with it."""
-
-    fit: Fit
-    logits: Floats
-
-
-def fit_grouped(
-    columns: Floats, labels: NDArray[np.bool_], groups: NDArray[np.int64], strength: Floats, prior: Floats
-) -> Grouped:
-    """As `fit_logistic`, of an array (n, d) with few columns, where each group has a bias of variance 1 beside.
-
-    Newton's method, with the groups' biases eliminated from each step (a Schur complement), so that there may be as
-    many groups as rows.
-    """
-    size, count, width = labels.size, int(groups.max()) + 1, columns.shape[1]
+def fit_ridge(columns: Floats, labels: NDArray[np.bool_], strength: float, prior: Floats) -> Fit:
+    """As `fit_logistic`, of an array (n, d) with few columns, by Newton's method."""
+    size, width = labels.size, columns.shape[1]
     table = np.column_stack((columns, np.ones(size)))
-    penalty, mean = np.append(strength, 0.0) * size, np.append(prior, 0.0)
-    order = np.argsort(groups, kind="stable")
-    present, begins = np.unique(groups[order], return_index=True)
-    weights, biases = mean.copy(), np.zeros(count)
+    penalty, mean = np.append(np.full(width, strength * size), TINY), np.append(prior, 0.0)
 
-    def loss(weights: Floats, biases: Floats) -> float:
-        logits = table @ weights + biases[groups]
-        pull = penalty @ np.square(weights - mean) + biases @ biases
-        return float(np.sum(np.logaddexp(0.0, np.where(labels, -logits, logits)))) + float(pull) / 2.0
+    def loss(weights: Floats) -> float:
+        logits, away = table @ weights, weights - mean
+        return float(np.sum(np.logaddexp(0.0, np.where(labels, -logits, logits)))) + float(penalty @ away**2) / 2.0
 
-    value = loss(weights, biases)
+    weights = mean.copy()
+    value = loss(weights)
     for _ in range(NEWTON_STEPS):
-        p = expit(table @ weights + biases[groups])
-        error, weighed = p - labels, table * (p * (1.0 - p))[:, np.newaxis]
-        shared = np.zeros((count, width + 1))
-        shared[present] = np.add.reduceat(weighed[order], begins)
-        own = shared[:, -1] + 1.0
-        gradient = error @ table + penalty * (weights - mean)
-        slopes = np.bincount(groups, weights=error, minlength=count) + biases
-        hessian = weighed.T @ table + np.diag(penalty + TINY) - shared.T @ (shared / own[:, np.newaxis])
-        step = np.linalg.solve(hessian, gradient - shared.T @ (slopes / own))
-        turn = (slopes - shared @ step) / own
-        former = value
-        while (value := loss(weights - step, biases - turn)) > former and np.abs(step).max() > TINY:
-            step, turn = step / 2.0, turn / 2.0
-        weights, biases = weights - step, biases - turn
+        p = expit(table @ weights)
+        gradient = (p - labels) @ table + penalty * (weights - mean)
+        hessian = (table * (p * (1.0 - p))[:, np.newaxis]).T @ table + np.diag(penalty)
+        step, former = np.linalg.solve(hessian, gradient), value
+        while (value := loss(weights - step)) > former and np.abs(step).max() > TINY:
+            step = step / 2.0
+        weights = weights - step
         if former - value < TOLERANCE * size:
             break
-    return Grouped(Fit(weights[:-1], float(weights[-1])), table @ weights + biases[groups])
-
-
-def within_groups(margins: Floats, labels: NDArray[np.bool_], groups: NDArray[np.int64]) -> tuple[float, Floats]:
-    """The slope, at least 0, of margins (n,) beside a bias of each group, and every row's log loss.
-
-    So margins are judged by how they order each group: how groups differ says little on a group never seen.
-    """
-    spread = max(float(margins.std()), TINY)
-
-    def fitted(column: Floats) -> tuple[float, Floats]:
-        found = fit_grouped(column[:, np.newaxis], labels, groups, np.full(1, 1e-6), np.zeros(1))
-        return float(found.fit.weights[0]), np.logaddexp(0.0, np.where(labels, -found.logits, found.logits))
-
-    slope, losses = fitted(margins / spread)
-    return (slope / spread, losses) if slope > 0.0 else (0.0, fitted(np.zeros(labels.size))[1])
+    return Fit(weights[:-1], float(weights[-1]))
 
 
 def platt(margins: Floats, labels: NDArray[np.bool_], known: Floats | float = 0.0) -> tuple[float, float]:
