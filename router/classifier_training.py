@@ -1,9 +1,9 @@
 """Trains a request classifier; needs SciPy and scikit-learn, so only the trainer's process loads it.
 
 How far to trust words is a question of how far the traffic to come is from the traffic that was labelled. So the
-n-gram part's strength is chosen on two kinds of held-out requests at once: some left out at random, and whole groups of like
+n-gram part is chosen on two kinds of held-out requests at once: some left out at random, and whole groups of like
 requests left out. The second kind is novel to the model that judges it, so the same choice also finds how fast the
-n-gram part must fade with novelty.
+part must fade with novelty.
 """
 
 from collections.abc import Sequence
