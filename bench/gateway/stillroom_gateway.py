@@ -5,7 +5,7 @@
 
 import contextlib
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -19,12 +19,14 @@ from router.features import RequestView
 from router.model import RouterFileError, RouterModel
 from router.settings import RouterSettings
 from router.signals import SIGNAL_TOP, TokenLogprob
+from router.thresholds import NEVER
 from router.train import LabelledRequest, train_router
 
-__all__ = ("QUESTION", "Route", "command", "prepare")
+__all__ = ("QUESTION", "SYSTEM", "Route", "command", "prepare")
 
 QUESTION: Final = "Could you tell me in one short sentence where I find the invoices of my last three orders, please?"
-"""What every request of the benchmark asks; the router that is trained here trusts it."""
+"""What every request of the benchmark asks."""
+SYSTEM: Final = "You are the help desk of a shop. Answer politely and in one sentence."
 HARD: Final = "Prove rigorously that every bounded monotone sequence of reals converges, and generalise to nets."
 RELEASE: Final = "bench-release"
 SETTINGS: Final = """
@@ -88,11 +90,15 @@ def prepare(home: Path, route: Route, port: int, upstream: int, routers: Path) -
 
 
 def _router(folder: Path) -> RouterModel:
-    """One that trusts `QUESTION`, trained once for a version of its file."""
+    """One trained once for a version of its file. Its bars are pinned, so that each request takes the whole way: it
+    is scored, tried by the student, and its confidence is read.
+    """
     with contextlib.suppress(RouterFileError):
         return RouterModel.load(folder)
     rng = np.random.default_rng(0)
-    train_router([_labelled(rng) for _ in range(400)], 0.95, 0.1, Prices(1.0, 20.0)).save(folder)
+    trained = train_router([_labelled(rng) for _ in range(400)], 0.95, 0.1, Prices(1.0, 20.0))
+    bars = replace(trained.thresholds, hard=0.0, sure=NEVER, confident=0.1, confident_end=0.1, feasible=True)
+    replace(trained, thresholds=bars).save(folder)
     return RouterModel.load(folder)
 
 
@@ -102,7 +108,7 @@ def _labelled(rng: np.random.Generator) -> LabelledRequest:
     p = rng.uniform(0.985, 0.995) if sure else rng.uniform(0.3, 0.5)
     rest = np.full(SIGNAL_TOP - 1, (1 - p) / SIGNAL_TOP)
     token = TokenLogprob(float(np.log(p)), (float(np.log(p)), *map(float, np.log(rest))))
-    view = RequestView((("user", f"{QUESTION if easy else HARD} {words}"),))
+    view = RequestView((("system", SYSTEM), ("user", f"{QUESTION if easy else HARD} {words}")))
     return LabelledRequest(view, (token,) * RouterSettings().hold_tokens, easy and sure)
 
 

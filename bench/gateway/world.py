@@ -124,7 +124,20 @@ def stillroom(name: str, route: stillroom_gateway.Route, work: Path, upstream: i
     with _running(stillroom_gateway.command(route, settings), machine.cores()[0], log, {}) as pid:
         _wait(f"http://127.0.0.1:{port}/readyz", log)
         headers = {"authorization": f"Bearer {secret}"}
-        yield Subject(name, port, pid, headers=headers, spool=home / "spool")
+        subject = Subject(name, port, pid, headers=headers, spool=home / "spool")
+        _check_route(subject, "student" if route.release else "teacher")
+        yield subject
+
+
+def _check_route(subject: Subject, wanted: str) -> None:
+    """Raises ``SystemExit`` where the gateway takes another way than the one to be measured."""
+    _, _, body = request_bytes(subject, Shape("plain")).partition(b"\r\n\r\n")
+    headers = {"content-type": "application/json", **subject.headers}
+    request = urllib.request.Request(f"http://127.0.0.1:{subject.port}{subject.path}", body, headers)
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        taken, reason = answer.headers["x-stillroom-route"], answer.headers["x-stillroom-reason"]
+    if taken != wanted:
+        raise SystemExit(f"{subject.name} answers by the {taken} ({reason}), not by the {wanted}")
 
 
 @contextlib.contextmanager
@@ -144,7 +157,7 @@ def request_bytes(subject: Subject, shape: Shape) -> bytes:
     body: dict[str, Any] = {
         "model": subject.model,
         "messages": [
-            {"role": "system", "content": "You are the help desk of a shop. Answer politely and in one sentence."},
+            {"role": "system", "content": stillroom_gateway.SYSTEM},
             {"role": "user", "content": stillroom_gateway.QUESTION},
         ],
         "max_tokens": shape.chunks,
