@@ -9,7 +9,6 @@ from ledger import schema
 from ledger.store import Store, now_ms
 
 __all__ = (
-    "ANSWER_SOURCES",
     "KIND",
     "LabelKey",
     "Labelled",
@@ -21,9 +20,8 @@ __all__ = (
 )
 
 KIND: Final = "drift"
-ANSWER_SOURCES: Final = ("explore", "judge", "likelihood")
-"""Labels of requests that were drawn with a known probability; people's feedback is not."""
-
+DRAWN: Final = "explore"
+"""The source of labels of students' answers that were drawn with a known probability; people's feedback is not."""
 
 LabelKey: TypeAlias = tuple[int, str, str]
 """Of a label: created_at, request_id, source."""
@@ -100,7 +98,7 @@ def _labels(release_id: str, after: LabelKey, until: int) -> sa.Select[Any, Any,
             label.c.created_at.between(after[0], until),
             sa.tuple_(*key) > after,
             label.c.release_id == release_id,
-            label.c.source.in_(ANSWER_SOURCES),
+            label.c.source == DRAWN,
             is_students,
         )
         .order_by(*key)

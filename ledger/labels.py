@@ -4,23 +4,22 @@
 """
 
 from collections.abc import Sequence
-from typing import Final
 
 import msgspec
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
 from ledger import schema
-from ledger.store import Store
+from ledger.store import Store, insert_into
 
-__all__ = ("SOURCES", "Label", "add", "insert", "of_request")
-
-SOURCES: Final = ("explore", "shadow", "escalated", "feedback", "judge", "likelihood")
-"""The teacher asked beside the student; the student beside the teacher; an abandoned attempt; people; a model."""
+__all__ = ("Label", "add", "insert", "of_request")
 
 
 class Label(msgspec.Struct, frozen=True, kw_only=True):
-    """``agreement`` is 0 to 1; a judge that cannot tell says 0.5."""
+    """``agreement`` is 0 to 1; a judge that cannot tell says 0.5.
+
+    ``source``: the teacher was asked beside the student (``explore``) or the student beside the teacher (``shadow``),
+    an attempt was abandoned (``escalated``), or people said so (``feedback``).
+    """
 
     request_id: str
     source: str
@@ -40,7 +39,7 @@ def add(store: Store, labels: Sequence[Label]) -> None:
 
 def insert(connection: sa.Connection, labels: Sequence[Label]) -> None:
     """`add`, in a transaction that is under way. ``labels`` is not empty."""
-    statement = (sqlite if connection.dialect.name == "sqlite" else postgresql).insert(schema.labels)
+    statement = insert_into(connection, schema.labels)
     changed = {name: statement.excluded[name] for name in ("created_at", "comparator", "agreement", "propensity")}
     statement = statement.on_conflict_do_update(index_elements=["request_id", "source"], set_=changed)
     connection.execute(statement, [msgspec.structs.asdict(label) for label in labels])

@@ -11,12 +11,11 @@ from typing import Any, Final
 
 import msgspec
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
 from ledger import labels, schema
 from ledger.feedback import correction_in
 from ledger.records import Content, RequestRecord, decode_content, encode_content
-from ledger.store import Store
+from ledger.store import Store, insert_into
 
 __all__ = (
     "LATENCY_BUCKETS_MS",
@@ -137,10 +136,6 @@ def _statement(dialect: sa.Dialect, table: sa.Table) -> tuple[str, list[str] | N
     return str(compiled), compiled.positiontup
 
 
-def _insert(connection: sa.Connection, table: sa.Table) -> Any:
-    return (sqlite if connection.dialect.name == "sqlite" else postgresql).insert(table)
-
-
 def _row(record: RequestRecord) -> tuple[Any, ...]:
     values = _row_values(record)
     return *values[:_TAGS], json.dumps(record.tags), *values[_TAGS + 1 :]
@@ -179,7 +174,7 @@ def _roll_up(connection: sa.Connection, records: Sequence[RequestRecord]) -> Non
 
 
 def _add(connection: sa.Connection, table: sa.Table, key: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
-    insert = _insert(connection, table)
+    insert = insert_into(connection, table)
     sums = {column.name: column + insert.excluded[column.name] for column in table.columns if column.name not in key}
     connection.execute(insert.on_conflict_do_update(index_elements=list(key), set_=sums), list(rows))
 

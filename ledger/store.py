@@ -12,9 +12,10 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import event
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DisconnectionError, OperationalError
 
-__all__ = ("Store", "now_ms", "open_store", "sqlite_url")
+__all__ = ("Store", "insert_into", "now_ms", "open_store", "sqlite_url")
 
 BUSY_TIMEOUT_S = 30
 LOCKED_PAUSE_S = 0.05
@@ -48,6 +49,11 @@ class Store:
     def close(self) -> None:
         """Close the pooled connections."""
         self.engine.dispose()
+
+
+def insert_into(connection: sa.Connection, table: sa.Table) -> Any:
+    """An insert of the database's own kind, which can say what to do about a conflict."""
+    return (sqlite if connection.dialect.name == "sqlite" else postgresql).insert(table)
 
 
 def sqlite_url(home: Path) -> str:

@@ -224,7 +224,7 @@ def _chosen(rows: _Rows, seed: int, warm: Classifier | None) -> Mix:
     stages = [[(_Stage(rows, inside, warm), outside) for inside, outside in folds] for folds in schemes if folds]
     held_out = [[_held_out(rows, stage, outside, seed) for stage, outside in folds] for folds in stages]
     every = [joined(found) for found in held_out]
-    return calibrated(rows.agreed, every[0], best_mix(rows.agreed, every, 1.0))
+    return calibrated(rows.agreed, every[0], best_mix(rows.agreed, every))
 
 
 def _held_out(rows: _Rows, stage: _Stage, outside: Rows, seed: int) -> HeldOut:

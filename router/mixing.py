@@ -64,24 +64,22 @@ def joined(found: Sequence[HeldOut]) -> HeldOut:
     )
 
 
-def best_mix(agreed: Labels, every: Sequence[HeldOut], dense: float) -> Mix:
+def best_mix(agreed: Labels, every: Sequence[HeldOut]) -> Mix:
     """The mix with the least log loss on rows left out at random, the first of `every`, and on groups left out, the
-    second if there is one; both weigh the same. `dense` is the weight of the dense part.
+    second if there is one; both weigh the same.
 
     No n-grams at all are among the mixes, so that they have to earn their place.
     """
-    plain = Mix(NGRAM_STRENGTHS[0], FADINGS[0], dense, 0.0, 0.0, 0.0)
-    return min(
-        (plain, *_mixes(agreed, every[0], dense)), key=lambda mix: sum(_loss(agreed, found, mix) for found in every)
-    )
+    plain = Mix(NGRAM_STRENGTHS[0], FADINGS[0], 1.0, 0.0, 0.0, 0.0)
+    return min((plain, *_mixes(agreed, every[0])), key=lambda mix: sum(_loss(agreed, found, mix) for found in every))
 
 
-def _mixes(agreed: Labels, alike: HeldOut, dense: float) -> Iterator[Mix]:
+def _mixes(agreed: Labels, alike: HeldOut) -> Iterator[Mix]:
     """Every strength with every fading, scaled to suit rows left out at random, and parts of that."""
     for strength, fading in product(NGRAM_STRENGTHS, FADINGS):
         limit = float(np.quantile(np.abs(alike.ngrams[:, NGRAM_STRENGTHS.index(strength)]), LIMIT_LEVEL))
-        mix = Mix(strength, fading, dense, 1.0, 0.0, limit)
-        slope, _ = platt(alike.faded(mix), agreed[alike.rows], dense * alike.dense)
+        mix = Mix(strength, fading, 1.0, 1.0, 0.0, limit)
+        slope, _ = platt(alike.faded(mix), agreed[alike.rows], alike.dense)
         if slope > 0.0:
             yield from (replace(mix, ngrams=slope * share) for share in SHARES)
 

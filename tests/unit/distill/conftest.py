@@ -1,7 +1,7 @@
 """A tiny random Llama with a byte-level tokenizer, as a model folder, and rows for it."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -11,6 +11,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from distill.collate import Example
+from tests.unit.distill.fake_server import FakeServer, Script
 
 WORDS = ["card", "lost", "where", "is", "my", "transfer", "late", "please", "help", "refund"]
 VOCABULARY = 300
@@ -99,3 +100,16 @@ def save_tokenizer(folder: Path) -> None:
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>", pad_token="<end>")
     fast.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"
     fast.save_pretrained(folder)
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[Script], FakeServer]]:
+    servers: list[FakeServer] = []
+
+    def make(script: Script) -> FakeServer:
+        servers.append(FakeServer(script))
+        return servers[-1]
+
+    yield make
+    for server in servers:
+        server.close()

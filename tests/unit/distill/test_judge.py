@@ -1,7 +1,7 @@
 """The teacher as judge, and the similarity of embeddings, against scripted servers."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -13,23 +13,10 @@ from distill.judge import judge
 from distill.similarity import similarity
 from distill.upstreams import BadAnswer, Upstream
 from ledger.prices import Tokens
-from tests.unit.distill.fake_server import FakeServer, Script, places, prefers, says
+from tests.unit.distill.fake_server import FakeServer, places, prefers, says
 
 MESSAGES = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Where is my card?"}]
 Judged = Callable[..., Any]
-
-
-@pytest.fixture
-def serve() -> Iterator[Callable[[Script], FakeServer]]:
-    servers: list[FakeServer] = []
-
-    def make(script: Script) -> FakeServer:
-        servers.append(FakeServer(script))
-        return servers[-1]
-
-    yield make
-    for server in servers:
-        server.close()
 
 
 async def judged(server: FakeServer, student: str, teacher: str, spent: list[Tokens] | None = None) -> float:

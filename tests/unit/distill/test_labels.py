@@ -1,7 +1,7 @@
 """The worker's pass that labels what both models answered, and what people said."""
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from ledger.requests import get, insert_records, usage_by
 from ledger.store import Store, open_store, sqlite_url
 from router.settings import RouterSettings
 from serving.settings import StudentSettings
-from tests.unit.distill.fake_server import FakeServer, Script, prefers, says
+from tests.unit.distill.fake_server import FakeServer, prefers, says
 
 TIMES = itertools.count(1_000)
 PROSE = "It left our house on Monday.\nYou should have it soon."
@@ -32,19 +32,6 @@ def store(tmp_path: Path) -> Iterator[Store]:
     opened = open_store(sqlite_url(tmp_path))
     yield opened
     opened.close()
-
-
-@pytest.fixture
-def serve() -> Iterator[Callable[[Script], FakeServer]]:
-    servers: list[FakeServer] = []
-
-    def make(script: Script) -> FakeServer:
-        servers.append(FakeServer(script))
-        return servers[-1]
-
-    yield make
-    for server in servers:
-        server.close()
 
 
 def record(request_id: str, student: str | None, teacher: str, **values: Any) -> RequestRecord:

@@ -13,7 +13,6 @@ from ledger.keys import digest
 from ledger.releases import Release
 from ledger.requests import get, insert_records
 from ledger.store import now_ms, open_store, sqlite_url
-from stillroom import cli
 from tests.unit.ledger.rows import row
 
 
@@ -33,21 +32,9 @@ def ledger(home):
 
 
 @pytest.fixture
-def run(home, monkeypatch, capsys):
-    """Runs the entry point; gives exit status, output and errors."""
-
-    def run_main(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["stillroom", *arguments])
-        try:
-            cli.main()
-            status = 0
-        except SystemExit as end:
-            status = end.code
-        out, err = capsys.readouterr()
-        assert "Traceback" not in out + err
-        return status, out, err
-
-    return run_main
+def run(home, stillroom):
+    """Runs the entry point over `home`."""
+    return stillroom
 
 
 def test_a_key_is_made_listed_and_revoked(run, ledger):

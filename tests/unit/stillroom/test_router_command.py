@@ -3,11 +3,9 @@
 import csv
 import json
 import random
-import sys
+from functools import partial
 
 import pytest
-
-from stillroom import cli
 
 MEASURES = {"apgr", "apgr_ci", "cpt50", "cpt80", "auc", "ece", "aiq"}
 TOPICS = {
@@ -36,23 +34,12 @@ def table(path, n=160, strong_is_better=True, seed=0):
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch, capsys):
+def run(tmp_path, monkeypatch, stillroom):
     """Runs the entry point where there is neither a settings file nor a ledger."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("STILLROOM_HOME", str(tmp_path / "home"))
 
-    def run_main(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["stillroom", "router", "evaluate", *arguments])
-        try:
-            cli.main()
-            status = 0
-        except SystemExit as end:
-            status = end.code
-        out, err = capsys.readouterr()
-        assert "Traceback" not in out + err
-        return status, out, err
-
-    return run_main
+    return partial(stillroom, "router", "evaluate")
 
 
 def test_json_has_both_splits_and_the_one_with_unseen_groups_is_the_headline(run, tmp_path):
