@@ -44,6 +44,9 @@ class Release:
     folder: str
     content_hash: str
     summary: dict[str, Any]
+    dataset_id: str | None = None
+    pinned: bool = False
+    """Kept, whatever the retention rules say."""
 
 
 def add(store: Store, release: Release) -> None:

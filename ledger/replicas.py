@@ -24,6 +24,8 @@ class Replica:
     state: str
     heartbeat_at: int
     detail: str = ""
+    model: str | None = None
+    """The name it answers to; None for the one in the settings."""
 
 
 def report(store: Store, replica: Replica) -> None:

@@ -13,6 +13,7 @@ import msgspec
 import sqlalchemy as sa
 
 from ledger import labels, schema
+from ledger.conversations import conversation_id, user_id
 from ledger.feedback import correction_in
 from ledger.records import Content, RequestRecord, decode_content, encode_content
 from ledger.store import Store, insert_into
@@ -95,13 +96,22 @@ def insert_records(store: Store, records: Sequence[RequestRecord]) -> int:
         if not new:
             return 0
         _insert_rows(connection, schema.requests, [_row(record) for record in new])
-        bodies = [(r.id, r.created_at, encode_content(r.content)) for r in new if r.content is not None]
-        _insert_rows(connection, schema.contents, bodies)
+        _insert_rows(connection, schema.contents, [_kept(r, r.content) for r in new if r.content is not None])
         found = [record.label for record in new if record.label is not None]
         if found:
             labels.insert(connection, found)
         _roll_up(connection, new)
     return len(new)
+
+
+def _kept(record: RequestRecord, content: Content) -> tuple[Any, ...]:
+    return (
+        record.id,
+        record.created_at,
+        encode_content(content),
+        conversation_id(content.messages),
+        user_id(content),
+    )
 
 
 def _known(connection: sa.Connection, ids: list[str]) -> set[str]:

@@ -4,7 +4,10 @@ import sqlalchemy as sa
 
 __all__ = (
     "audit",
+    "canaries",
     "contents",
+    "dataset_rows",
+    "datasets",
     "events",
     "feedback",
     "job_events",
@@ -67,6 +70,8 @@ contents = sa.Table(
     sa.Column("request_id", sa.String(64), primary_key=True),
     sa.Column("created_at", sa.BigInteger, nullable=False, index=True),
     sa.Column("body", sa.LargeBinary, nullable=False),
+    sa.Column("conversation_id", sa.String(32), index=True),
+    sa.Column("user_id", sa.String(32), index=True),
 )
 
 usage_hourly = sa.Table(
@@ -157,6 +162,8 @@ releases = sa.Table(
     sa.Column("folder", sa.String(1000), nullable=False),
     sa.Column("content_hash", sa.String(64), nullable=False),
     sa.Column("summary", sa.JSON, nullable=False),
+    sa.Column("dataset_id", sa.String(64)),
+    sa.Column("pinned", sa.Boolean, nullable=False, server_default=sa.false()),
 )
 sa.Index(
     "uq_releases_one_live",
@@ -164,6 +171,39 @@ sa.Index(
     unique=True,
     sqlite_where=releases.c.state == "live",
     postgresql_where=releases.c.state == "live",
+)
+
+datasets = sa.Table(
+    "datasets",
+    metadata,
+    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("job_id", sa.String(64)),
+    sa.Column("folder", sa.String(1000), nullable=False),
+    sa.Column("content_hash", sa.String(64), nullable=False),
+    sa.Column("manifest", sa.JSON, nullable=False),
+    sa.Column("flagged_at", sa.BigInteger),
+)
+
+dataset_rows = sa.Table(
+    "dataset_rows",
+    metadata,
+    sa.Column("dataset_id", sa.String(64), primary_key=True),
+    sa.Column("request_id", sa.String(64), primary_key=True, index=True),
+    sa.Column("held_out", sa.Boolean, nullable=False),
+)
+
+canaries = sa.Table(
+    "canaries",
+    metadata,
+    sa.Column("release_id", sa.String(64), primary_key=True),
+    sa.Column("champion_id", sa.String(64), nullable=False),
+    sa.Column("mode", sa.String(16), nullable=False),
+    sa.Column("share", sa.Float, nullable=False),
+    sa.Column("started_at", sa.BigInteger, primary_key=True),
+    sa.Column("ended_at", sa.BigInteger),
+    sa.Column("outcome", sa.String(16)),
+    sa.Column("figures", sa.JSON, nullable=False),
 )
 
 jobs = sa.Table(
@@ -203,6 +243,7 @@ replicas = sa.Table(
     sa.Column("state", sa.String(16), nullable=False),
     sa.Column("heartbeat_at", sa.BigInteger, nullable=False),
     sa.Column("detail", sa.Text, nullable=False),
+    sa.Column("model", sa.String(200)),
 )
 
 audit = sa.Table(
