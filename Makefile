@@ -23,8 +23,8 @@ $(READY): constraints.txt pyproject.toml tools/install_engine.py $(NODE)/package
 	if command -v npm >/dev/null 2>&1; then npm ci --silent --no-audit --no-fund --prefix $(NODE); fi
 	touch $@
 
-demo: $(READY) ## Play the business case on this machine (FAST=1 for the short one, DATA=path and LABELS=n for another set)
-	$(BIN)/stillroom demo $(if $(FAST),--fast) $(if $(DATA),--data $(DATA)) $(if $(LABELS),--labels $(LABELS))
+demo: $(READY) ## Play the business case on this machine (FAST=1 for the short one, SHIFT=1 for new intents, DATA=path and LABELS=n for another set)
+	$(BIN)/stillroom demo $(if $(FAST),--fast) $(if $(SHIFT),--shift) $(if $(DATA),--data $(DATA)) $(if $(LABELS),--labels $(LABELS))
 
 test: $(READY) ## Run all tests
 	$(BIN)/pytest -n 2 --dist loadgroup $(PYTEST_ARGS)

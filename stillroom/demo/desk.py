@@ -6,7 +6,7 @@ import json
 import random
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,6 +28,8 @@ class Request:
     text: str
     label: str
     group: str
+    slice: str = ""
+    """``old`` or ``new`` where traffic shifts: whether the intent is there from the beginning."""
 
     @property
     def in_scope(self) -> bool:
@@ -64,6 +66,30 @@ class Desk:
             return chosen
 
         return Desk(part(self.train), part(self.validation), part(self.test))
+
+    def shifting(self, first: int, seed: int = 0) -> "Desk":
+        """The desk as one whose traffic shifts: half of the intents come up only after ``first`` requests, and make
+        up as much of what follows as the old ones. Out-of-scope requests are old.
+
+        Raises `DeskError` where the old half has not so many training requests.
+        """
+        intents = sorted({request.label for request in self.train if request.in_scope})
+        new = set(random.Random(seed).sample(intents, len(intents) // 2))  # noqa: S311 a choice, not a secret
+
+        def parted(rows: list[Request]) -> tuple[list[Request], list[Request]]:
+            named = [replace(row, slice="new" if row.label in new else "old") for row in rows]
+            return [row for row in named if row.slice == "old"], [row for row in named if row.slice == "new"]
+
+        def mixed(rows: list[Request]) -> list[Request]:
+            return [row for pair in zip(*parted(rows), strict=False) for row in pair]
+
+        old, later = parted(self.train)
+        if len(old) <= first:
+            raise DeskError(
+                f"the old half of the intents has {len(old)} training requests; more than {first} are needed"
+            )
+        after = [row for pair in zip(old[first:], later, strict=False) for row in pair]
+        return Desk(old[:first] + after, mixed(self.validation), mixed(self.test))
 
 
 def own_desk() -> Desk:

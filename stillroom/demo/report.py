@@ -15,9 +15,19 @@ from ledger.requests import Usage
 from router.comparators import same_text
 from stillroom.demo.traffic import Reply
 
-__all__ = ("Phase", "Report", "draw", "phase_of", "show", "write")
+__all__ = ("Phase", "Report", "SliceFigures", "draw", "phase_of", "show", "write")
 
 INK: Final = {"teacher": "#8a5a00", "student": "#0b6e4f", "line": "#444444"}
+
+
+class SliceFigures(msgspec.Struct):
+    """A phase's requests of one slice of the traffic."""
+
+    requests: int
+    teacher_share: float
+    agreement: float
+    accuracy: float
+    accuracy_ci: list[float]
 
 
 class Phase(msgspec.Struct):
@@ -41,6 +51,8 @@ class Phase(msgspec.Struct):
     p50_ms: float
     p95_ms: float
     reasons: dict[str, int]
+    slices: dict[str, SliceFigures] = {}
+    """By the slice's name, where traffic shifts."""
 
 
 class Report(msgspec.Struct):
@@ -103,7 +115,26 @@ def phase_of(name: str, replies: Sequence[Reply], teacher: Mapping[str, str], us
         p50_ms=_quantile(latencies, 0.5),
         p95_ms=_quantile(latencies, 0.95),
         reasons=dict(sorted(reasons.items())),
+        slices=_slices(answered, teacher),
     )
+
+
+def _slices(answered: Sequence[Reply], teacher: Mapping[str, str]) -> dict[str, SliceFigures]:
+    named: dict[str, list[Reply]] = {}
+    for reply in answered:
+        if reply.request.slice:
+            named.setdefault(reply.request.slice, []).append(reply)
+    figures: dict[str, SliceFigures] = {}
+    for name, replies in sorted(named.items(), reverse=True):
+        accuracy, low, high = agreement_interval([same_text(r.answer, r.request.label) for r in replies])
+        figures[name] = SliceFigures(
+            requests=len(replies),
+            teacher_share=_share(reply.route == "teacher" for reply in replies),
+            agreement=_share(same_text(reply.answer, teacher[reply.request.text]) for reply in replies),
+            accuracy=accuracy,
+            accuracy_ci=[low, high],
+        )
+    return figures
 
 
 def _share(flags: Any) -> float:
@@ -129,6 +160,11 @@ def show(report: Report, console: Console) -> None:
         table.add_column(phase.name, justify="right")
     for name, cell in ROWS.items():
         table.add_row(name, *(cell(phase) for phase in report.phases))
+    for name in sorted({name for phase in report.phases for name in phase.slices}, reverse=True):
+        table.add_row(
+            f"{name} intents: to the teacher", *(_of(phase, name, "teacher_share") for phase in report.phases)
+        )
+        table.add_row("  accuracy", *(_of(phase, name, "accuracy") for phase in report.phases))
     console.print(table)
     student, teacher = report.student, report.teacher
     console.print(
@@ -137,6 +173,10 @@ def show(report: Report, console: Console) -> None:
     )
     for note in report.notes:
         console.print(f"- {note}")
+
+
+def _of(phase: Phase, name: str, figure: str) -> str:
+    return f"{getattr(phase.slices[name], figure):.1%}" if name in phase.slices else ""
 
 
 def draw(report: Report, path: Path) -> None:

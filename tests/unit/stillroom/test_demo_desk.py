@@ -185,3 +185,21 @@ def overlapping(sets: list[set[tuple[str, ...]]]) -> set[tuple[int, int]]:
             places[member].append(number)
     pairs = {pair for numbers in places.values() for pair in combinations(numbers, 2)}
     return {(i, j) for i, j in pairs if len(sets[i] & sets[j]) > 0.8 * len(sets[i] | sets[j])}
+
+
+def test_shifting_traffic_begins_with_the_old_half_of_the_intents_and_goes_on_with_both(own: Desk):
+    shifted = own.shifting(first=1_000)
+    before, after = shifted.train[:1_000], shifted.train[1_000:]
+    old = {request.label for request in before if request.in_scope}
+    new = {request.label for request in after if request.slice == "new"}
+    assert {request.slice for request in before} == {"old"}
+    assert not old & new
+    assert abs(len(old) - len(new)) <= 1
+    for mixed in (after, shifted.test):
+        assert sum(request.slice == "new" for request in mixed) == len(mixed) / 2
+    assert {request.text for request in shifted.train} <= {request.text for request in own.train}
+
+
+def test_a_desk_too_small_to_shift_says_how_many_requests_it_has(own: Desk):
+    with pytest.raises(DeskError, match="training requests; more than 100000 are needed"):
+        own.shifting(first=100_000)

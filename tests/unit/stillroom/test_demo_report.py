@@ -1,6 +1,7 @@
 """The demo's figures: what a phase's numbers are made of, and that the report can be written."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -74,3 +75,15 @@ def test_a_request_is_sent_as_the_desks_application_would():
         {"role": "system", "content": "Sort the request."},
         {"role": "user", "content": "where is it"},
     ]
+
+
+def test_a_phase_of_shifting_traffic_has_figures_for_old_and_new_intents():
+    shifted = [
+        replace(each, request=replace(each.request, slice="new" if each.route == "teacher" else "old"))
+        for each in REPLIES[:4]
+    ]
+    slices = phase_of("second", shifted, TEACHER, USAGE).slices
+    assert list(slices) == ["old", "new"]
+    assert (slices["old"].requests, slices["old"].teacher_share, slices["old"].accuracy) == (2, 0.0, 0.5)
+    assert (slices["new"].requests, slices["new"].teacher_share, slices["new"].agreement) == (2, 1.0, 0.5)
+    assert phase_of("second", REPLIES, TEACHER, USAGE).slices == {}

@@ -1,0 +1,1 @@
+"""Studies on real models: what a choice of the distillation does to the student. Each says how it is run."""
