@@ -5,7 +5,7 @@ BIN := .venv/bin
 READY := .venv/.ready-$(DEVICE)
 NODE := tests/conformance/node
 
-.PHONY: demo test lint bench-gateway bench-router setup lock clean help
+.PHONY: demo test lint bench-gateway bench-router bench-distill setup lock clean help
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -34,6 +34,9 @@ bench-gateway: $(READY) ## Measure the gateway beside the peers installed here (
 
 bench-router: $(READY) ## Measure the router's decision beside a sentence embedding (FAST=1 for the short run)
 	$(BIN)/python -m bench.router $(if $(FAST),--fast)
+
+bench-distill: $(READY) ## Measure training beside TRL, if it is installed here (FAST=1 for the short run)
+	$(BIN)/python -m bench.distill $(if $(FAST),--fast)
 
 lint: $(READY) ## Formatting, lint, import rules, types
 	$(BIN)/ruff format --check .

@@ -4,14 +4,14 @@ import math
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import msgspec
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ("BucketSampler", "Example", "ExampleSet", "collate", "read_examples")
+__all__ = ("BucketSampler", "Example", "ExampleSet", "Selected", "bins", "collate", "read_examples", "split_off")
 
 _Number = TypeVar("_Number", int, float)
 
@@ -103,35 +103,88 @@ def read_examples(path: Path) -> Iterator[Example]:
             yield from msgspec.convert(batch.to_pylist(), list[Example])
 
 
-def collate(examples: Sequence[Example], pad_id: int, multiple_of: int = 8) -> "dict[str, Tensor]":
+def collate(
+    examples: Sequence[Example], pad_id: int, multiple_of: int = 8, packed: bool = False
+) -> "dict[str, Tensor]":
     """Make the tensors of a batch of B rows, padded on the right to T, a multiple of ``multiple_of``.
 
     ``input_ids``, ``attention_mask`` and ``labels`` are (B, T) long; labels stand at their token's own place,
-    -100 elsewhere. The rest is packed, row after row, one entry for each of the N labels: ``soft_ids`` (N, K)
+    -100 elsewhere. The rest has one entry for each of the N labels, row after row: ``soft_ids`` (N, K)
     long, padded with -1, ``soft_logprobs`` (N, K) float32 with K the largest number of soft targets in the
     batch (0 for none), and ``weights`` (N,).
+
+    With ``packed``, the examples share rows by `bins`, and there are ``position_ids`` (B, T) too, which begin again
+    at 0 with each example: a model that is given them in the place of the mask, and no cache, keeps them apart.
     """
     import torch
 
-    longest = max(map(len, examples))
-    width = math.ceil(longest / multiple_of) * multiple_of
-    rows = [example.prompt_ids + example.answer_ids for example in examples]
-    labels = [[IGNORED] * len(example.prompt_ids) + example.answer_ids for example in examples]
+    rows = [[examples[place] for place in places] for places in bins(list(map(len, examples)), packed)]
+    examples = [example for row in rows for example in row]
+    width = math.ceil(max(sum(map(len, row)) for row in rows) / multiple_of) * multiple_of
+    ids = [[token for one in row for token in one.prompt_ids + one.answer_ids] for row in rows]
+    labels = [[label for one in row for label in [IGNORED] * len(one.prompt_ids) + one.answer_ids] for row in rows]
     soft_ids = [ids for example in examples for ids in example.soft_ids or [[]] * len(example.answer_ids)]
     soft_logs = [logs for example in examples for logs in example.soft_logprobs or [[]] * len(example.answer_ids)]
     most = max(map(len, soft_ids))
-    return {
-        "input_ids": torch.tensor(_padded(rows, width, pad_id)),
-        "attention_mask": torch.tensor(_padded([[1] * len(row) for row in rows], width, 0)),
+    batch = {
+        "input_ids": torch.tensor(_padded(ids, width, pad_id)),
+        "attention_mask": torch.tensor(_padded([[1] * len(row) for row in ids], width, 0)),
         "labels": torch.tensor(_padded(labels, width, IGNORED)),
         "soft_ids": torch.tensor(_padded(soft_ids, most, -1), dtype=torch.long),
         "soft_logprobs": torch.tensor(_padded(soft_logs, most, 0.0), dtype=torch.float32),
         "weights": torch.tensor([example.weight for example in examples for _ in example.answer_ids]),
     }
+    if packed:
+        places = [[place for one in row for place in range(len(one))] for row in rows]
+        # what is padded is an example of its own
+        batch["position_ids"] = torch.tensor([row + list(range(width - len(row))) for row in places])
+    return batch
+
+
+def bins(lengths: Sequence[int], packed: bool) -> list[list[int]]:
+    """Which examples share a row: none, or, packed, as many as fit the longest one's length (first fit, falling)."""
+    if not packed:
+        return [[place] for place in range(len(lengths))]
+    room = max(lengths)
+    rows: list[list[int]] = []
+    left: list[int] = []
+    for place in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
+        row = next((row for row, free in enumerate(left) if free >= lengths[place]), len(rows))
+        if row == len(rows):
+            rows.append([])
+            left.append(room)
+        rows[row].append(place)
+        left[row] -= lengths[place]
+    return rows
 
 
 def _padded(rows: Sequence[list[_Number]], width: int, fill: _Number) -> list[list[_Number]]:
     return [row + [fill] * (width - len(row)) for row in rows]
+
+
+class Selected(Sequence[Any]):
+    """Some of the rows of an `ExampleSet` or of its like."""
+
+    def __init__(self, rows: Any, places: Sequence[int]) -> None:
+        self.lengths: list[int] = [rows.lengths[place] for place in places]
+        self._rows = rows
+        self._places = places
+
+    def __len__(self) -> int:
+        """Count them."""
+        return len(self._places)
+
+    def __getitem__(self, index: Any) -> Any:
+        """One of them."""
+        return self._rows[self._places[index]]
+
+
+def split_off(rows: Any, share: float, seed: int) -> tuple[Selected, Selected]:
+    """Divide rows at random: those that are left, and a ``share`` of them, at least one, for validation."""
+    order = list(range(len(rows)))
+    random.Random(f"{seed}/validation").shuffle(order)  # noqa: S311 - an order, not a secret
+    taken = max(1, round(share * len(rows)))
+    return Selected(rows, sorted(order[taken:])), Selected(rows, sorted(order[:taken]))
 
 
 class BucketSampler:
@@ -143,12 +196,11 @@ class BucketSampler:
     """
 
     drop_last = False
-    window = 32
-    """Batches that are sorted by length together."""
 
-    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
-        """Order rows of these ``lengths``."""
+    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int, window: int = 32) -> None:
+        """Order rows of these ``lengths``; so many batches as ``window`` says are sorted by length together."""
         self.batch_size = batch_size
+        self.window = window
         self._lengths = lengths
         self._seed = seed
         self._epoch = 0

@@ -7,14 +7,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import httpx
-import numpy as np
 import structlog
-from numpy.typing import NDArray
 from scipy.special import betaincinv
 
 from distill.comparing import Case, Compared, Comparing
 from distill.dataset import HeldOut
-from distill.upstreams import REFUSED, BadAnswer, Upstream
+from distill.upstreams import REFUSED, BadAnswer, Upstream, tokens_of
 from ledger.prices import Tokens
 from router.comparators import Reply, agreed
 from router.features import RequestView
@@ -22,10 +20,11 @@ from router.settings import RouterSettings
 from router.signals import SIGNAL_TOP, TokenLogprob
 from router.train import LabelledRequest
 
-__all__ = ("Comparators", "Replayed", "agreement_interval", "labelled", "paired_difference", "replay")
+__all__ = ("Answered", "Comparators", "Replayed", "agreement_interval", "ask_student", "labelled", "replay")
 
 CONCURRENCY: Final = 8
 TIMEOUT_S: Final = 120.0
+NONE: Final = Tokens()
 
 log = structlog.get_logger(__name__)
 
@@ -43,6 +42,25 @@ class Replayed:
     """By which it is said whether it agreed."""
     cut_off: bool = False
     """Whether the answer ended at its length limit."""
+    usage: Tokens = NONE
+    began: float = 0.0
+    """When it was asked, in seconds of ``time.perf_counter``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What a student's server answered, and how long it took."""
+
+    reply: Reply
+    tokens: tuple[TokenLogprob, ...]
+    usage: Tokens
+    began: float
+    latency_ms: float
+
+    @property
+    def cut_off(self) -> bool:
+        """Whether it ended at its length limit."""
+        return self.reply.finish_reason == "length"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,30 +113,40 @@ async def replay(
         return list(await asyncio.gather(*(ask(request) for request in requests)))
 
 
-async def _ask(comparing: Comparing, student: Upstream, request: HeldOut) -> Replayed:
-    body: dict[str, Any] = request.parameters | {
-        "model": student.model,
-        "messages": request.messages,
-        "logprobs": True,
-        "top_logprobs": SIGNAL_TOP,
-    }
-    started = time.perf_counter()
-    response = await comparing.client.post(f"{student.url}/chat/completions", json=body)
-    latency = (time.perf_counter() - started) * 1000
+async def ask_student(client: httpx.AsyncClient, student: Upstream, body: dict[str, Any]) -> Answered | None:
+    """A chat request with the logprobs that the router reads; None where the server does not take it.
+
+    Raises ``httpx.HTTPError``.
+    """
+    asked = body | {"model": student.model, "logprobs": True, "top_logprobs": SIGNAL_TOP}
+    began = time.perf_counter()
+    response = await client.post(f"{student.url}/chat/completions", json=asked)
+    latency = (time.perf_counter() - began) * 1000
     if response.status_code in REFUSED:
-        return Replayed(request, "", (), False, latency)
+        return None
     response.raise_for_status()
-    choice = response.json()["choices"][0]
+    answer = response.json()
+    choice = answer["choices"][0]
     message = choice["message"]
-    reply = Reply.kept(message.get("content"), message.get("tool_calls"), choice.get("finish_reason"))
     tokens = tuple(
         TokenLogprob(token["logprob"], tuple(top["logprob"] for top in token["top_logprobs"]))
         for token in (choice.get("logprobs") or {}).get("content") or ()
     )
-    case = Case(request.messages, request.parameters, reply, Reply(request.answer), request.tags, request.model)
-    compared = await _compared(comparing, case)
-    cut_off = reply.finish_reason == "length"
-    return Replayed(request, reply.text, tokens, agreed(compared.agreement), latency, compared.comparator, cut_off)
+    reply = Reply.kept(message.get("content"), message.get("tool_calls"), choice.get("finish_reason"))
+    return Answered(reply, tokens, tokens_of(answer), began, latency)
+
+
+async def _ask(comparing: Comparing, student: Upstream, request: HeldOut) -> Replayed:
+    began = time.perf_counter()
+    said = await ask_student(comparing.client, student, request.parameters | {"messages": request.messages})
+    if said is None:
+        return Replayed(request, "", (), False, (time.perf_counter() - began) * 1000)
+    case = Case(request.messages, request.parameters, said.reply, Reply(request.answer), request.tags, request.model)
+    found = await _compared(comparing, case)
+    return Replayed(
+        request, said.reply.text, said.tokens, agreed(found.agreement), said.latency_ms, found.comparator,
+        said.cut_off, said.usage, said.began,
+    )  # fmt: skip
 
 
 async def _compared(comparing: Comparing, case: Case) -> Compared:
@@ -164,24 +192,3 @@ def agreement_interval(agreed: Sequence[bool], confidence: float = 0.95) -> tupl
     low = 0.0 if k == 0 else float(betaincinv(k, n - k + 1, half))
     high = 1.0 if k == n else float(betaincinv(k + 1, n - k, 1 - half))
     return k / n, low, high
-
-
-def paired_difference(
-    candidate: Sequence[bool], champion: Sequence[bool], confidence: float = 0.95, seed: int = 0
-) -> tuple[float, float]:
-    """Mean difference in agreement on the same requests and its one-sided lower bound by the bootstrap.
-
-    Efron and Tibshirani, An Introduction to the Bootstrap (1993), section 13.3: the percentile of 10,000 resamples.
-    Raises ``ValueError`` when the two are of different lengths.
-    """
-    n = len(candidate)
-    if n != len(champion):
-        raise ValueError(f"{n} answers of the candidate and {len(champion)} of the champion are no pairs")
-    if not n:
-        return 0.0, -1.0
-    better = sum(one and not other for one, other in zip(candidate, champion, strict=True))
-    worse = sum(other and not one for one, other in zip(candidate, champion, strict=True))
-    # a difference is -1, 0 or 1, so that a resample is three counts, however many requests there are
-    counts = np.random.default_rng(seed).multinomial(n, [better / n, worse / n, 1 - (better + worse) / n], 10_000)
-    means: NDArray[np.float64] = (counts[:, 0] - counts[:, 1]) / n
-    return (better - worse) / n, float(np.quantile(means, 1 - confidence))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from distill.collate import Example, ExampleSet, collate
+from distill.collate import Example, ExampleSet, bins, collate
 
 __all__ = (
     "HiddenExamples",
@@ -86,11 +86,15 @@ def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
         yield order[number * size : (number + 1) * size]
 
 
-def collate_hidden(rows: Sequence[tuple[Example, Tensor]], pad_id: int, multiple_of: int) -> dict[str, Tensor]:
+def collate_hidden(
+    rows: Sequence[tuple[Example, Tensor]], pad_id: int, multiple_of: int, packed: bool = False
+) -> dict[str, Tensor]:
     """A batch of `collate` with ``inputs_embeds`` (B, T, width), zero where padded."""
-    batch = collate([example for example, _ in rows], pad_id, multiple_of)
+    batch = collate([example for example, _ in rows], pad_id, multiple_of, packed)
     width = batch["input_ids"].shape[1]
-    padded = [nn.functional.pad(states, (0, 0, 0, width - states.shape[0])) for _, states in rows]
+    shared = bins([len(example) for example, _ in rows], packed)
+    joined = [torch.cat([rows[place][1] for place in places]) for places in shared]
+    padded = [nn.functional.pad(states, (0, 0, 0, width - states.shape[0])) for states in joined]
     return batch | {"inputs_embeds": torch.stack(padded)}
 
 

@@ -1,55 +1,20 @@
 """Whether a candidate may go live: every rule with its number and its bound, and a verdict that can say no."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
-import msgspec
-
-from distill.evaluate import Replayed, agreement_interval, paired_difference
+from distill.evaluate import agreement_interval
+from distill.gate_rules import further_checks
+from distill.intervals import paired_difference
 from distill.settings import DistillSettings
+from distill.verdict import Check, Measured, Verdict
 from router.calibration import Thresholds
 from serving.parity import ParityReport
 
 __all__ = ("Check", "Measured", "Verdict", "judge")
 
 
-class Check(msgspec.Struct, frozen=True):
-    """One rule of the gate."""
-
-    name: str
-    passed: bool
-    value: float
-    bound: float
-    text: str
-
-
-class Verdict(msgspec.Struct, frozen=True):
-    """All rules; one that fails rejects the candidate."""
-
-    checks: list[Check]
-
-    @property
-    def passed(self) -> bool:
-        """Whether every rule holds."""
-        return all(check.passed for check in self.checks)
-
-    def why_not(self) -> str:
-        """The rules that failed, in words."""
-        return "; ".join(check.text for check in self.checks if not check.passed)
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """A student's answers to the held-out requests, and the thresholds that a router trained on them promises."""
-
-    rows: Sequence[Replayed]
-    thresholds: Thresholds
-
-
 def judge(settings: DistillSettings, candidate: Measured, champion: Measured | None, parity: ParityReport) -> Verdict:
     """Apply the gate. ``champion`` was measured on the same requests; None where none is live."""
-    agreed, thresholds = [row.agreed for row in candidate.rows], candidate.thresholds
-    share, low, _ = agreement_interval(agreed)
+    share, low, _ = agreement_interval(candidate.agreed)
+    thresholds = candidate.thresholds
     checks = [
         Check(
             "parity",
@@ -64,8 +29,8 @@ def judge(settings: DistillSettings, candidate: Measured, champion: Measured | N
             low >= settings.min_agreement,
             low,
             settings.min_agreement,
-            f"the student alone agrees with the teacher on {share:.1%} of {len(agreed)} held-out requests, at least "
-            f"{low:.1%} with 95% confidence (floor {settings.min_agreement:.0%})",
+            f"the student alone agrees with the teacher on {share:.1%} of {len(candidate.rows)} held-out requests, "
+            f"at least {low:.1%} with 95% confidence (floor {settings.min_agreement:.0%})",
         ),
         Check(
             "guarantee",
@@ -77,11 +42,11 @@ def judge(settings: DistillSettings, candidate: Measured, champion: Measured | N
     ]
     if champion is not None:
         checks += _against(settings, candidate, champion)
-    return Verdict(checks)
+    return Verdict(checks + further_checks(settings.gate, candidate, champion))
 
 
 def _against(settings: DistillSettings, candidate: Measured, champion: Measured) -> list[Check]:
-    mean, lower = paired_difference([row.agreed for row in candidate.rows], [row.agreed for row in champion.rows])
+    mean, lower = paired_difference(candidate.agreed, champion.agreed)
     share, least = candidate.thresholds.student_share, champion.thresholds.student_share - settings.margin
     return [
         Check(

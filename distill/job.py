@@ -7,85 +7,42 @@ with the next worker that claims it.
 import asyncio
 import json
 import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import httpx
 import msgspec
 
-from distill import dataset, gate, release
+from distill import dataset, release
+from distill.capabilities import NOT_ALLOWED
 from distill.child import run_trainer
-from distill.dataset import HeldOut, Manifest
-from distill.evaluate import Comparators, Replayed, labelled, replay
-from distill.labels import paid_row
-from distill.settings import DistillSettings
-from distill.upstreams import Upstream
-from ledger import jobs, releases, replicas
+from distill.context import JobContext, JobFailed
+from distill.dataset import Manifest
+from distill.evaluation import evaluate_candidate, golden_prompts
+from distill.going_live import go_live
+from distill.sharing import share
+from ledger import releases
 from ledger.artifacts import folder_hash
 from ledger.jobs import Job
-from ledger.prices import Price, Tokens, cost_nano
-from ledger.records import RequestRecord
 from ledger.releases import Release
-from ledger.requests import insert_records, usage_by
-from ledger.store import Store, now_ms
-from router.calibration import Prices
-from router.model import RouterModel
-from router.settings import RouterSettings
-from router.train import train_router
-from serving.parity import ParityReport, compare, probe_logprobs, trained_logprobs
-from serving.settings import StudentSettings
+from ledger.store import now_ms
 from serving.weights import resolve_weights
 
 __all__ = ("JobContext", "JobFailed", "drop_scratch", "run_job")
 
-PROBES: Final = 16
-READY_TIMEOUT_S: Final = 600.0
-POLL_S: Final = 0.5
 SETTLED: Final = {"live": "live", "retired": "live", "rejected": "rejected", "rolled_back": "rolled_back"}
 """How a job has ended whose release is no longer a candidate."""
-
-Progress = Callable[[str, dict[str, Any]], None]
-
-
-class JobFailed(Exception):
-    """The job cannot go on; the message is its cause."""
-
-
-@dataclass(frozen=True)
-class JobContext:
-    """What a worker brings to a job."""
-
-    store: Store
-    home: Path
-    distill: DistillSettings
-    student: StudentSettings
-    router: RouterSettings
-    teacher_price: Price
-    owner: str
-    on_progress: Progress
-    teacher: Upstream | None = None
-    """Who judges answers, where the settings name a judge."""
-    embeddings: Upstream | None = None
-
-    def folder(self, job: Job) -> Path:
-        """The job's working folder."""
-        return self.home / "jobs" / job.id
-
-    async def enter(self, job: Job, state: str, **values: Any) -> None:
-        """Move the job on. Raises `JobError` when another worker holds it."""
-        await asyncio.to_thread(lambda: jobs.set_state(self.store, job.id, self.owner, state, **values))
-        self.on_progress("state", {"state": state})
 
 
 async def run_job(context: JobContext, job: Job) -> str:
     """Run the job that this worker holds; returns the state it ended in. Raises `JobFailed` with the cause."""
+    if not context.terms_allow_training:
+        raise JobFailed(NOT_ALLOWED)
     if context.student.base_url is not None:
         raise JobFailed(
             "student.base_url is set, so nothing serves a candidate to evaluate it: unset it, so that Stillroom "
             "starts the students itself"
         )
+    golden_prompts(context)  # a file that cannot be read fails the job now, and not after its training
     champion = await asyncio.to_thread(releases.live, context.store)
     source = await _source(context, champion)
     await context.enter(job, "building")
@@ -98,7 +55,9 @@ async def run_job(context: JobContext, job: Job) -> str:
         await context.enter(job, SETTLED[candidate.state], release_id=candidate.id)
         return SETTLED[candidate.state]
     await context.enter(job, "evaluating", release_id=candidate.id)
-    verdict = await _evaluate(context, job, candidate, champion, manifest)
+    await share(context, candidate)  # for those who serve it while it is evaluated
+    verdict = await evaluate_candidate(context, job, candidate, champion, manifest)
+    await share(context, candidate)
     if not verdict.passed:
         await asyncio.to_thread(releases.reject, context.store, candidate.id, "gate", verdict.why_not())
         await context.enter(job, "rejected", error=verdict.why_not())
@@ -106,9 +65,7 @@ async def run_job(context: JobContext, job: Job) -> str:
     if context.distill.approval == "manual":
         await context.enter(job, "awaiting_approval")
         return "awaiting_approval"
-    await asyncio.to_thread(releases.promote, context.store, candidate.id, f"gate:{job.id}")
-    await context.enter(job, "live")
-    return "live"
+    return await go_live(context, job, candidate.id)
 
 
 async def _source(context: JobContext, champion: Release | None) -> Path:
@@ -126,8 +83,14 @@ def _build(context: JobContext, job: Job, source: Path) -> Manifest:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True)
-    explore_rate = context.router.explore_share
-    return dataset.build_dataset(context.store, context.distill, explore_rate, tokenizer, folder)
+
+    def progress(what: str, done: int, of: int) -> None:
+        context.on_progress("dataset_progress", {"what": what, "done": done, "of": of})
+
+    building = dataset.Building(
+        context.store, context.distill, context.router.explore_share, tokenizer, job.id, progress
+    )
+    return dataset.build_dataset(building, folder)
 
 
 async def _train(context: JobContext, job: Job, source: Path, champion: Release | None) -> Release:
@@ -153,6 +116,7 @@ async def _train(context: JobContext, job: Job, source: Path, champion: Release 
         folder=str(release_folder),
         content_hash=await asyncio.to_thread(folder_hash, release_folder / "student"),
         summary={},
+        dataset_id=dataset.dataset_id_of(job.id),
     )
     await asyncio.to_thread(releases.add, context.store, candidate)
     return candidate
@@ -176,103 +140,3 @@ def _train_config(context: JobContext, folder: Path, source: Path, champion: Rel
         "examples": str((folder / "dataset" / "train.parquet").resolve()),
         "output": str(output.resolve()),
     }
-
-
-async def _evaluate(
-    context: JobContext, job: Job, candidate: Release, champion: Release | None, manifest: Manifest
-) -> gate.Verdict:
-    """Measure the candidate as it is served, train its router on that, judge, and write the release."""
-    held_out = dataset.read_held_out(context.folder(job) / "dataset")
-    url = await _ready_url(context, candidate)
-    parity = await _parity(context, candidate, url, held_out)
-    rows = await _replay(context, "candidate", url, held_out)
-    router = await _train_router(context, rows)
-    champion_rows, measured = None, None
-    if champion is not None:
-        champion_rows = await _replay(context, "champion", await _ready_url(context, champion), held_out)
-        # not the router it is served with: that one was chosen on other requests, which would compare luck
-        measured = gate.Measured(champion_rows, (await _train_router(context, champion_rows)).thresholds)
-    verdict = gate.judge(context.distill, gate.Measured(rows, router.thresholds), measured, parity)
-    training = msgspec.json.decode((context.folder(job) / "result.json").read_bytes())
-    evaluation = release.Evaluation(verdict, rows, champion_rows, training, manifest)
-    lineage = {
-        "id": candidate.id,
-        "parent": candidate.parent_id,
-        "job": job.id,
-        "settings": msgspec.to_builtins(context.distill),
-    }
-    figures = release.write_release(Path(candidate.folder), router, evaluation, lineage)
-    await asyncio.to_thread(releases.set_summary, context.store, candidate.id, figures, candidate.content_hash)
-    for check in verdict.checks:
-        context.on_progress("check", msgspec.to_builtins(check))
-    return verdict
-
-
-async def _train_router(context: JobContext, rows: Sequence[Replayed]) -> RouterModel:
-    return await asyncio.to_thread(
-        train_router,
-        labelled(rows, context.router.hold_tokens),
-        context.router.agreement_target,
-        1 - context.router.confidence,
-        _prices(context),
-    )
-
-
-async def _replay(context: JobContext, name: str, url: str, held_out: list[HeldOut]) -> list[Replayed]:
-    def progress(done: int) -> None:
-        if done % 25 == 0 or done == len(held_out):
-            context.on_progress("evaluating", {"who": name, "done": done, "of": len(held_out)})
-
-    paid: list[RequestRecord] = []
-    comparators = Comparators(
-        context.router, lambda *call: paid.append(paid_row(*call)), context.teacher, context.embeddings
-    )
-    student = Upstream(url, context.student.model)
-    try:
-        return await replay(student, held_out, comparators, progress)
-    except httpx.HTTPError as error:
-        raise JobFailed(f"the {name}'s server failed while it was evaluated: {error!r}") from error
-    finally:
-        await asyncio.to_thread(insert_records, context.store, paid)
-
-
-async def _ready_url(context: JobContext, wanted: Release) -> str:
-    """The URL of a ready student of the release, waiting for `serving` to have one."""
-    for attempt in range(int(READY_TIMEOUT_S / POLL_S)):
-        for replica in await asyncio.to_thread(replicas.list_replicas, context.store):
-            if replica.release_id == wanted.id and replica.state == "ready":
-                return replica.url
-        if attempt % 10 == 0:
-            context.on_progress("serving", {"release": wanted.id, "seconds": attempt * POLL_S})
-        await asyncio.sleep(POLL_S)
-    raise JobFailed(
-        f"no student of release {wanted.id} was ready after {READY_TIMEOUT_S:.0f} s: "
-        "see the logs folder, and whether `stillroom serve` (or `up`) runs"
-    )
-
-
-async def _parity(context: JobContext, candidate: Release, url: str, held_out: list[HeldOut]) -> ParityReport:
-    folder = Path(candidate.folder) / "student"
-    probes = await asyncio.to_thread(_probes, folder, held_out[:PROBES])
-    trained = await asyncio.to_thread(trained_logprobs, folder, probes)
-    async with httpx.AsyncClient(trust_env=False) as client:
-        served = await probe_logprobs(url.removesuffix("/v1"), context.student.model, probes, client)
-    return compare(served, trained, context.distill.parity_tolerance)
-
-
-def _probes(folder: Path, rows: list[HeldOut]) -> list[list[int]]:
-    from transformers import AutoTokenizer
-
-    tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    texts = [dataset.render(row.messages, tokenizer) + row.answer for row in rows]
-    return [tokenizer(text, add_special_tokens=False).input_ids for text in texts]
-
-
-def _prices(context: JobContext) -> Prices:
-    """Expected cost of a request on each route, from the traffic's mean token counts."""
-    usage = usage_by(context.store, ["route"]).get(("teacher",))
-    n = max(1, usage.requests) if usage else 1
-    tokens = Tokens(usage.prompt_tokens // n, usage.completion_tokens // n) if usage else Tokens()
-    student, teacher = (cost_nano(price, tokens) for price in (context.student.price, context.teacher_price))
-    # without prices the teacher's share is what is to be small
-    return Prices(student, teacher) if teacher else Prices(0, 1)

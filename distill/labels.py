@@ -172,8 +172,8 @@ def _served(store: Store, settings: StudentSettings) -> dict[str, Upstream]:
     if settings.base_url is not None:
         live = releases.live(store)
         return {live.id: Upstream(settings.base_url, settings.model)} if live else {}
-    ready = (replica for replica in replicas.list_replicas(store) if replica.state == "ready")
-    return {replica.release_id: Upstream(replica.url, settings.model) for replica in ready}
+    ready = (each for each in replicas.list_replicas(store) if each.state == "ready")
+    return {each.release_id: Upstream(each.url, each.model or settings.model) for each in ready}
 
 
 def _case_of(pair: Pair) -> Case | None:

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from distill.divergences import NOTHING, divergence, picked_logprobs
+from distill.divergences import NOTHING, dense_divergence, divergence, picked_logprobs
 from distill.loss_settings import LossSettings, Tail
 
-__all__ = ("Targets", "distillation_loss", "sparse_divergence")
+__all__ = ("Targets", "dense_distillation_loss", "distillation_loss", "sparse_divergence")
 
 
 @dataclass(frozen=True)
@@ -102,6 +102,34 @@ def distillation_loss(
         soft = picked[:, 1:] if together else picked_logprobs(student_logits, ids.clamp(min=0), settings.temperature)
         soft = settings.temperature**2 * _sparse(soft, ids, targets.soft_logprobs, settings)
         loss = torch.where((ids >= 0).any(-1), settings.alpha * soft + (1.0 - settings.alpha) * loss, loss)
-    if targets.weights is not None:
-        loss = loss * targets.weights
+    return _reduced(loss, targets.weights, num_items)
+
+
+def dense_distillation_loss(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    targets: Targets,
+    settings: LossSettings,
+    num_items: Tensor | int | None = None,
+) -> Tensor:
+    """`distillation_loss` where the teacher's whole distribution is known: no ``tail``, no soft targets.
+
+    Args:
+        student_logits: (N, V) at the label positions.
+        teacher_logits: (N, V) at the same ones.
+        targets: ``labels`` and ``weights`` of the N positions.
+        settings: alpha, temperature and divergence. With alpha 1, the labels are not read either.
+        num_items: The divisor under gradient accumulation.
+    """
+    kind, temperature = settings.divergence, settings.temperature
+    loss = settings.alpha * temperature**2 * dense_divergence(student_logits, teacher_logits, kind, temperature)
+    if settings.alpha < 1.0:
+        hard = picked_logprobs(student_logits, targets.labels.unsqueeze(-1))[:, 0]
+        loss = loss - (1.0 - settings.alpha) * hard
+    return _reduced(loss, targets.weights, num_items)
+
+
+def _reduced(loss: Tensor, weights: Tensor | None, num_items: Tensor | int | None) -> Tensor:
+    if weights is not None:
+        loss = loss * weights
     return loss.sum() / (num_items if num_items is not None else max(loss.numel(), 1))

@@ -1,16 +1,49 @@
 """The ``[distill]`` table of the settings."""
 
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
+from distill.canary_settings import CanarySettings
+from distill.data.settings import DataSettings
+from distill.gate_settings import GateSettings
 from distill.loss_settings import Divergence, DivergenceName, LossSettings, Tail
+from distill.trigger_settings import TriggerSettings
 
-__all__ = ("DistillSettings", "TrainingSettings")
+__all__ = ("ABOVE_ZERO", "TRAINING_RANGES", "DistillSettings", "TrainingSettings")
+
+
+TRAINING_RANGES: Final[dict[str, tuple[float, float]]] = {
+    "train_layers": (1, 1e6),
+    "epochs": (1, 1e6),
+    "continued_epochs": (1, 1e6),
+    "batch_size": (1, 1e6),
+    "accumulation_steps": (1, 1e6),
+    "learning_rate": (0, 1e12),
+    "warmup_ratio": (0, 0.99),
+    "weight_decay": (0, 1e12),
+    "alpha": (0, 1),
+    "temperature": (0, 1e12),
+    "beta": (0, 1),
+    "on_policy_share": (0, 1),
+    "sample_tokens": (1, 1e6),
+    "sample_temperature": (0, 1e12),
+    "lora_rank": (1, 1e6),
+    "lora_alpha": (0, 1e12),
+    "max_length": (2, 1e9),
+    "validation_share": (0, 0.5),
+    "patience": (1, 1e6),
+    "min_delta": (0, 1e12),
+    "save_steps": (1, 1e9),
+    "threads": (1, 1e6),
+}
+"""Where a number of `TrainingSettings` may lie, in the settings and in ``train.json``."""
+ABOVE_ZERO: Final = ("learning_rate", "temperature", "sample_temperature", "lora_alpha")
+"""Those of them that may not be 0 itself."""
 
 
 class TrainingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How a student is trained. ``distill/train.py`` has the meaning of each in full."""
+    """How a student is trained; docs/training.md says more."""
 
     layers: tuple[int, ...] | None = None
     """Keep only these decoder layers of ``student.weights``; unset keeps all."""
@@ -22,6 +55,11 @@ class TrainingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Epochs where the champion is trained on, instead of the base model."""
     batch_size: int = 32
     """Examples per step."""
+    accumulation_steps: int = 1
+    """Parts that a step's examples are taken in, one after the other: less memory, the same step."""
+    batching: Literal["bucketed", "packed"] = "bucketed"
+    """``bucketed``: rows of similar length, padded. ``packed``: a batch is one row without padding, each example
+    attending to itself only; for GPUs."""
     learning_rate: float = 3e-4
     """Peak of the learning rate."""
     warmup_ratio: float = 0.05
@@ -39,26 +77,66 @@ class TrainingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How the student is compared with the teacher. The two reverse ones make it keep to likely answers."""
     beta: float = 0.5
     """Of ``jsd``: from forward (0) to reverse (1). Of the skewed: each side's share in what it is compared with."""
+    teacher_weights: str | None = None
+    """Folder of a local teacher with the student's tokenizer: it is run in training, and its whole distribution takes
+    the place of the logged top tokens."""
+    on_policy_share: float = 0.0
+    """Share of the steps in which the local teacher scores what the student itself answers to the prompts."""
+    sample_tokens: int = 128
+    """Longest answer that the student samples in such a step."""
+    sample_temperature: float = 1.0
+    """Temperature it samples at."""
     lora_rank: int | None = None
     """Train a LoRA adapter of this rank; unset trains the weights."""
+    lora_alpha: float | None = None
+    """The adapter is scaled by this over its rank; unset is twice the rank."""
+    lora_targets: tuple[str, ...] | None = None
+    """Names of the linear layers that get an adapter, as ``q_proj``; unset is all of them but the head."""
+    lora_4bit: bool = False
+    """Hold the weights below the adapter in four bits (QLoRA); needs CUDA and bitsandbytes."""
     freeze_embeddings: bool = True
     """Leave the token embeddings as they are."""
+    gradient_checkpointing: bool = False
+    """Compute activations again in the backward pass: much less memory, about a third more time."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Precision of the computation; ``auto`` is bfloat16 where the hardware has it."""
+    """Precision of the computation; ``auto`` is bfloat16 where the hardware has it. Weights stay float32."""
     max_length: int = 1024
     """Longer examples are left out, in tokens."""
+    validation_share: float = 0.0
+    """Share of the training rows that is set aside: their loss is measured at each checkpoint, the weights of the
+    lowest are the ones that are kept."""
+    patience: int = 3
+    """Training ends after so many validations in a row without a lower loss."""
+    min_delta: float = 0.0
+    """A validation loss counts as lower by more than this, in nats per token."""
     save_steps: int = 100
-    """Steps between two checkpoints."""
+    """Steps between two checkpoints, and between two validations."""
+    tensorboard: bool = False
+    """Write TensorBoard's event files into the job's folder."""
     threads: int = 2
     """CPU threads."""
     seed: int = 0
-    """Of the shuffling and the dropout."""
+    """Of the shuffling, the sampling and the dropout."""
 
     def __post_init__(self) -> None:
-        """Refuse a loss that means nothing, as `ValueError`."""
-        if not 0.0 <= self.beta <= 1.0:
-            return  # said with the other ranges, which name the variable
-        LossSettings(self.alpha, self.temperature, self.tail, Divergence(self.divergence, self.beta))
+        """Refuse what means nothing, as `ValueError`."""
+        if self.on_policy_share and not self.teacher_weights:
+            raise ValueError("on_policy_share needs teacher_weights: a local teacher that scores what is sampled")
+        if self.on_policy_share and self.batching == "packed":
+            raise ValueError('on_policy_share needs batching = "bucketed"')
+        if self.batch_size % max(1, self.accumulation_steps):
+            raise ValueError(f"batch_size = {self.batch_size}: not a multiple of accumulation_steps")
+        if self.lora_4bit and self.lora_rank is None:
+            raise ValueError("lora_4bit needs lora_rank: weights of four bits are not trained themselves")
+        if 0.0 <= self.beta <= 1.0:  # else it is said with the other ranges, which name the variable
+            _ = self.loss
+
+    @property
+    def loss(self) -> LossSettings:
+        """How the student is compared with the teacher. Raises `ValueError` where that means nothing."""
+        # a local teacher's distribution is whole: it has no tail
+        tail = self.tail if self.teacher_weights is None else "bucket"
+        return LossSettings(self.alpha, self.temperature, tail, Divergence(self.divergence, self.beta))
 
 
 class DistillSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -71,9 +149,11 @@ class DistillSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     min_examples: int = 100
     """A job with fewer ends as failed."""
     max_examples: int = 100_000
-    """The newest so many are taken."""
+    """The most rows that are trained on; ``data.selection`` says which."""
     max_share_per_key: float = 1.0
     """Largest share of a dataset that may come from one API key."""
+    data: DataSettings = DataSettings()
+    """What else a dataset takes, and what is done to it."""
     start_from: Literal["champion", "base"] = "champion"
     """The weights that training begins from: those of the live release, or ``student.weights``."""
     training: TrainingSettings = TrainingSettings()
@@ -84,3 +164,13 @@ class DistillSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A candidate may agree, or take of the traffic, this much less than the champion and no more."""
     parity_tolerance: float = 0.02
     """Largest difference of a served log-probability from the trained model's, in nats."""
+    artifacts: str | None = None
+    """An fsspec URL as ``s3://bucket/releases`` that releases are copied to, for servers on other machines."""
+    keep_releases: int = 20
+    """So many retired, rejected and rolled back releases keep their files, the newest; further ones where pinned."""
+    gate: GateSettings = GateSettings()
+    """The gate's further rules."""
+    triggers: TriggerSettings = TriggerSettings()
+    """When jobs start by themselves."""
+    canary: CanarySettings = CanarySettings()
+    """How a release is tried on live traffic."""

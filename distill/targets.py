@@ -1,23 +1,32 @@
-"""Soft targets: a teacher's logged top-k log-probabilities, moved to the student's vocabulary by bytes."""
+"""Soft targets: a teacher's logged top-k log-probabilities, moved to the student's vocabulary by bytes.
 
-import json
+Both sides' tokens are laid over the same text. A position has a target where both have a token of exactly these
+bytes: then both distributions are of what follows the same text. `Alignment` says why any other position has none.
+"""
+
+import bisect
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
-from typing import Any, Protocol
+from itertools import accumulate
+from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 
-__all__ = (
-    "AlignedTarget",
-    "TeacherToken",
-    "align",
-    "aligned_share",
-    "byte_vocabulary",
-    "from_openai",
-    "token_bytes",
-)
+__all__ = ("AlignedTarget", "Alignment", "Cause", "TeacherToken", "align", "aligned_share", "explain", "from_openai")
+
+Cause: TypeAlias = Literal[
+    "special", "split", "merged", "partial_utf8", "text_differs", "outside_vocabulary", "no_logprobs"
+]
+"""Why a position has no target.
+
+``special``: it stands for no text, and the teacher logged no such token.
+``split``: it is a part of one of the teacher's tokens. ``merged``: it is several of them.
+``partial_utf8``: one side's token there is a part of a character.
+``text_differs``: the texts differ there, or did before.
+``outside_vocabulary``: nothing that the teacher considered is one token of the student's.
+``no_logprobs``: the teacher's were not logged.
+"""
 
 
 class TeacherToken(msgspec.Struct, array_like=True):
@@ -44,22 +53,20 @@ class AlignedTarget:
     logprobs: tuple[float, ...] = ()
 
 
-class Tokenizer(Protocol):
-    """What `token_bytes` asks of a fast tokenizer of ``transformers``."""
+@dataclass(frozen=True)
+class Alignment:
+    """The targets of one answer, and where there is none, why. Both have an entry for each of the answer's ids."""
 
-    backend_tokenizer: Any
-    added_tokens_decoder: dict[int, Any]
-
-    def __len__(self) -> int:
-        """Count the ids, added tokens included."""
-        ...
-
-    def convert_ids_to_tokens(self, ids: list[int]) -> list[str]:
-        """Spell ids the way the vocabulary does."""
-        ...
+    targets: list[AlignedTarget]
+    causes: list[Cause | None]
+    given: float = 0.0
+    """Probability that the teacher's logged tokens have, summed over the positions with a target."""
+    kept: float = 0.0
+    """Of that, what is on tokens that the student has."""
 
 
-NO_TARGET = AlignedTarget()
+NO_TARGET: Final = AlignedTarget()
+Span: TypeAlias = tuple[int, int]
 
 
 def from_openai(content: Iterable[Mapping[str, Any]]) -> list[TeacherToken]:
@@ -92,25 +99,44 @@ def align(
     """Give each answer token of the student the teacher's distribution at the same place, where there is one.
 
     A target is given where a teacher token covers exactly the bytes of the student token *and* both texts
-    agree up to its end: behind the first difference, the teacher's numbers are about another context.
+    agree up to its end: behind the first difference, the teacher's numbers are about another context. The end of the
+    answer has one where the teacher's own end token is logged and ``vocabulary`` has it.
 
     Args:
         answer_ids: The student's ids of the answer, with its end token.
         student_bytes: Bytes by token id, as `token_bytes` gives them (special tokens: empty).
         teacher: The teacher's tokens of the same answer.
-        vocabulary: Token id by bytes, as `byte_vocabulary` gives it; other texts stay in the tail.
+        vocabulary: Token id by bytes, as `byte_vocabulary` gives it, and special tokens by name, as `special_tokens`
+            does; other texts stay in the tail.
 
     Returns:
         As many targets as ``answer_ids``.
     """
-    pieces = [student_bytes[token] for token in answer_ids]
-    raw = [token.token.encode("latin-1") for token in teacher]
-    shared = _common_prefix(b"".join(pieces), b"".join(raw))
-    spans = {span: token for span, token in zip(_spans(raw), teacher, strict=True) if span[0] < span[1]}
-    return [
-        _target(spans[span], vocabulary) if span in spans and span[1] <= shared else NO_TARGET
-        for span in _spans(pieces)
+    return explain(answer_ids, student_bytes, teacher, vocabulary).targets
+
+
+def explain(
+    answer_ids: Sequence[int],
+    student_bytes: Sequence[bytes],
+    teacher: Sequence[TeacherToken],
+    vocabulary: Mapping[bytes, int],
+) -> Alignment:
+    """`align`, with the reason of each position that has no target, and how much of the teacher's mass is kept."""
+    if not teacher:
+        return Alignment([NO_TARGET] * len(answer_ids), ["no_logprobs"] * len(answer_ids))
+    student = _Student(student_bytes, vocabulary)
+    log = _Log.read(teacher, student)
+    placed = _placed([student_bytes[token] for token in answer_ids], log)
+    found = [
+        _cell(log, place, token, student) if place.cause is None else _Cell(place.cause)
+        for place, token in zip(placed, answer_ids, strict=True)
     ]
+    return Alignment(
+        [cell.target for cell in found],
+        [cell.cause for cell in found],
+        math.fsum(cell.given for cell in found),
+        math.fsum(cell.kept for cell in found),
+    )
 
 
 def aligned_share(targets: Sequence[AlignedTarget]) -> float:
@@ -118,69 +144,159 @@ def aligned_share(targets: Sequence[AlignedTarget]) -> float:
     return sum(bool(target.ids) for target in targets) / len(targets) if targets else 0.0
 
 
-def _spans(pieces: Iterable[bytes]) -> list[tuple[int, int]]:
-    ends = list(accumulate((len(piece) for piece in pieces), initial=0))
-    return list(pairwise(ends))
+@dataclass(frozen=True, slots=True)
+class _Student:
+    """The student's tokens."""
+
+    spelled: Sequence[bytes]
+    vocabulary: Mapping[bytes, int]
+
+    def is_special(self, raw: bytes) -> bool:
+        """Whether it is the name of a special token."""
+        token = self.vocabulary.get(raw)
+        return token is not None and not self.spelled[token]
+
+    def token_of(self, raw: bytes, blank: bool) -> int | None:
+        """The token that says this; at the beginning of a text, with ``blank``, one that has a blank in front."""
+        return self.vocabulary.get(b" " + raw if blank and not self.is_special(raw) else raw)
 
 
-def _common_prefix(one: bytes, other: bytes) -> int:
-    shorter = min(len(one), len(other))
-    if one[:shorter] == other[:shorter]:
-        return shorter
-    return next(at for at in range(shorter) if one[at] != other[at])
+@dataclass(frozen=True)
+class _Log:
+    """The teacher's tokens over their text."""
+
+    text: bytes
+    starts: list[int]
+    """Where the tokens with text begin, rising."""
+    tokens: list[TeacherToken]
+    completes: list[bool]
+    """Which of them ended a character whose beginning was logged as nothing."""
+    end: TeacherToken | None
+    """The token that ended the answer, if it was logged."""
+
+    @staticmethod
+    def read(teacher: Sequence[TeacherToken], student: "_Student") -> "_Log":
+        """Servers spell an unfinished character as nothing, and all of it with the token that completes it."""
+        raw = [token.token.encode("latin-1") for token in teacher]
+        ends = student.is_special(raw[-1])
+        spoken = raw[:-1] if ends else raw
+        kept = [i for i, piece in enumerate(spoken) if piece]
+        pieces = [spoken[i] for i in kept]
+        return _Log(
+            text=b"".join(pieces),
+            starts=list(accumulate((len(piece) for piece in pieces), initial=0))[:-1],
+            tokens=[teacher[i] for i in kept],
+            completes=[i > 0 and not spoken[i - 1] for i in kept],
+            end=teacher[-1] if ends else None,
+        )
+
+    def covering(self, span: Span) -> range:
+        """Which tokens have bytes of the span, which is not empty."""
+        first = bisect.bisect_right(self.starts, span[0]) - 1
+        return range(max(first, 0), bisect.bisect_left(self.starts, span[1]))
+
+    def raw(self, token: int) -> bytes:
+        """A token's bytes."""
+        return self.tokens[token].token.encode("latin-1")
+
+    def stop(self, token: int) -> int:
+        """The byte at which a token ends."""
+        return self.starts[token + 1] if token + 1 < len(self.starts) else len(self.text)
 
 
-def _target(token: TeacherToken, vocabulary: Mapping[bytes, int]) -> AlignedTarget:
-    """Map texts to ids. The sampled token is a known cell too, whether or not it is among the top."""
-    by_text = {token.token: token.logprob} | dict(token.top)
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a token of the student's is: ``at`` is the teacher's token of the same bytes, -1 its end."""
+
+    cause: Cause | None
+    at: int = -1
+    blank: bool = False
+    """The student's token has a blank in front, which its decoder drops at the beginning of a text."""
+
+
+def _placed(pieces: Sequence[bytes], log: _Log) -> Iterator[_Place]:
+    at, differs, lone_blank = 0, False, False
+    blank = _begins_with_blank(b"".join(pieces), log.text)
+    for piece in pieces:
+        if not piece:
+            over = at == len(log.text) and not differs and log.end is not None
+            yield _Place(None) if over else _Place("special")
+            continue
+        spoken = piece[1:] if blank else piece
+        differs = differs or not log.text.startswith(spoken, at)
+        if differs:
+            yield _Place("text_differs")
+        elif not spoken:
+            # what follows was decided on with the blank said already, which the teacher had no token for
+            lone_blank = True
+            yield _Place("special")
+        else:
+            place = _place(piece, (at, at + len(spoken)), log)
+            yield _Place("split") if lone_blank and at == 0 else _Place(place.cause, place.at, blank)
+            at += len(spoken)
+        blank = False
+
+
+def _begins_with_blank(spoken: bytes, text: bytes) -> bool:
+    """Whether the first blank of what the student's tokens spell is one that its decoder drops."""
+    if not spoken.startswith(b" "):
+        return False
+    return spoken[1:] == text or _shared(spoken[1:], text) > _shared(spoken, text)
+
+
+def _shared(one: bytes, other: bytes) -> int:
+    """How many bytes both begin with."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((at for at, (a, b) in pairs if a != b), min(len(one), len(other)))
+
+
+def _place(piece: bytes, span: Span, log: _Log) -> _Place:
+    tokens = log.covering(span)
+    alone = len(tokens) == 1
+    if alone and log.starts[tokens[0]] == span[0] and log.stop(tokens[0]) == span[1] and not log.completes[tokens[0]]:
+        return _Place(None, tokens[0])
+    partial = any(log.completes[token] or not _is_whole(log.raw(token)) for token in tokens)
+    if partial or not _is_whole(piece):
+        return _Place("partial_utf8")
+    return _Place("split" if alone else "merged")
+
+
+def _is_whole(piece: bytes) -> bool:
+    """Whether the bytes are whole characters."""
+    try:
+        piece.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class _Cell:
+    """The target at a place, or why there is none, with the mass that was given and what is kept of it."""
+
+    cause: Cause | None
+    target: AlignedTarget = NO_TARGET
+    given: float = 0.0
+    kept: float = 0.0
+
+
+def _cell(log: _Log, place: _Place, own: int, student: _Student) -> _Cell:
+    """Map texts to ids. The sampled token is a known cell too, among the top or not."""
+    token = log.tokens[place.at] if place.at >= 0 else log.end
+    if token is None or (place.at < 0 and student.vocabulary.get(token.token.encode("latin-1")) != own):
+        return _Cell("special")
+    by_text = {text: min(logprob, 0.0) for text, logprob in [(token.token, token.logprob), *token.top]}
     mass: dict[int, float] = {}
     for text, logprob in by_text.items():
-        student = vocabulary.get(text.encode("latin-1"))
-        if student is not None and math.isfinite(logprob):
-            mass[student] = min(logprob, 0.0)
-    # Rounded logs can sum to a little over 1, which a tail bucket cannot take.
-    excess = math.log(max(math.fsum(map(math.exp, mass.values())), 1.0))
+        known = student.token_of(text.encode("latin-1"), place.blank)
+        if known is not None and math.isfinite(logprob):
+            mass[known] = logprob
+    if not mass:
+        return _Cell("outside_vocabulary")
+    given = math.fsum(map(math.exp, by_text.values()))
+    kept = math.fsum(map(math.exp, mass.values()))
+    # rounded logs can sum to a little over 1, which a tail bucket cannot take
+    excess = math.log(max(kept, 1.0))
     ranked = sorted(mass.items(), key=lambda cell: (-cell[1], cell[0]))
-    return AlignedTarget(
-        ids=tuple(student for student, _ in ranked),
-        logprobs=tuple(logprob - excess for _, logprob in ranked),
-    )
-
-
-def token_bytes(tokenizer: Tokenizer) -> list[bytes]:
-    """The bytes that each token id stands for, by id; empty for special tokens, which stand for no text.
-
-    Reads byte-level BPE (GPT-2's byte alphabet) and sentencepiece spelling (``▁`` and ``<0xNN>``). The space
-    that some sentencepiece decoders drop at the start of a text is kept: such an answer aligns nowhere.
-    """
-    decoder = json.loads(tokenizer.backend_tokenizer.to_str())["decoder"]
-    spell = _from_byte_alphabet if "ByteLevel" in json.dumps(decoder) else _from_sentencepiece
-    table = [spell(token) for token in tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))]
-    for token_id, added in tokenizer.added_tokens_decoder.items():
-        table[token_id] = b"" if added.special else added.content.encode()
-    return table
-
-
-def byte_vocabulary(table: Sequence[bytes]) -> dict[bytes, int]:
-    """Token id by bytes: the lowest id where several spell the same; no entry for tokens without text."""
-    return {spelled: token_id for token_id, spelled in reversed(list(enumerate(table))) if spelled}
-
-
-def _byte_alphabet() -> dict[str, int]:
-    """GPT-2's spelling: printable latin-1 bytes as themselves, the others from U+0100 on in byte order."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = (byte for byte in range(256) if byte not in set(printable))
-    return {chr(byte): byte for byte in printable} | {chr(0x100 + n): byte for n, byte in enumerate(others)}
-
-
-_BYTE_OF = _byte_alphabet()
-
-
-def _from_byte_alphabet(token: str) -> bytes:
-    return bytes(_BYTE_OF[character] for character in token)
-
-
-def _from_sentencepiece(token: str) -> bytes:
-    if len(token) == 6 and token.startswith("<0x") and token.endswith(">"):
-        return bytes([int(token[3:5], 16)])
-    return token.replace("▁", " ").encode()
+    target = AlignedTarget(tuple(known for known, _ in ranked), tuple(logprob - excess for _, logprob in ranked))
+    return _Cell(None, target, given, kept)

@@ -5,98 +5,40 @@ model folder ``output``. Run again after a kill, it goes on from the newest whol
 success, it does nothing. Exit status: 0 done, 1 failed, 2 bad configuration, 143 stopped by SIGTERM.
 """
 
-import json
 import math
 import os
 import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
-from distill.collate import ExampleSet, collate, read_examples
-from distill.loss_settings import Divergence, DivergenceName, LossSettings, Tail
-from distill.student import copy_companions, make_student, new_folder
+from distill.collate import ExampleSet, collate, read_examples, split_off
+from distill.student import make_student, new_folder
+from distill.train_config import ConfigError, TrainConfig, TrainResult, read_config
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, TrainingArguments
 
-    from distill.frozen import HiddenExamples
-    from distill.trainer import DistillTrainer, Progress
+    from distill.progress import EarlyStop, Progress
+    from distill.trainer import DistillTrainer, LocalTeacher
 
-__all__ = ("TrainConfig", "TrainResult", "main", "train")
-
-_Positive = Annotated[float, msgspec.Meta(gt=0)]
-_Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
-_Count = Annotated[int, msgspec.Meta(ge=1)]
+__all__ = ("main", "train")
 
 PROGRESS = "progress.jsonl"
 PREPARED = "prepared.json"
 """How many rows the frozen layers have been run over: ``{done, of}``."""
+KEPT = "checkpoints/best.safetensors"
+"""What is trained of the weights, where the validation loss was lowest."""
 LOGGED_LINES = 500
 """About how many lines of progress a job writes, however long it is."""
-
-
-class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``train.json``; ``weights`` and ``output`` are model folders, ``examples`` a file of `read_examples`.
-
-    ``layers`` makes the student from these layers of ``weights`` first; ``train_layers`` trains the uppermost so many
-    of them only, the lower ones run forward alone. ``dtype`` "auto" computes in bfloat16
-    only where the hardware does; weights stay float32 while training. ``max_length`` leaves longer rows out.
-    """
-
-    weights: str
-    examples: str
-    output: str
-    layers: Annotated[list[int], msgspec.Meta(min_length=1)] | None = None
-    train_layers: _Count | None = None
-    epochs: _Count = 3
-    batch_size: _Count = 16
-    learning_rate: _Positive = 2e-4
-    warmup_ratio: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.05
-    weight_decay: Annotated[float, msgspec.Meta(ge=0)] = 0.0
-    alpha: _Share = 0.5
-    temperature: _Positive = 1.0
-    tail: Tail = "renormalise"
-    divergence: DivergenceName = "forward_kl"
-    beta: _Share = 0.5
-    lora_rank: _Count | None = None
-    freeze_embeddings: bool = True
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    seed: int = 0
-    threads: _Count = 2
-    max_length: Annotated[int, msgspec.Meta(ge=2)] = 1024
-    save_steps: _Count = 200
-
-    def __post_init__(self) -> None:
-        """Refuse a loss that means nothing, as `ValueError`."""
-        _ = self.loss
-
-    @property
-    def loss(self) -> LossSettings:
-        """How the student is compared with the teacher."""
-        return LossSettings(self.alpha, self.temperature, self.tail, Divergence(self.divergence, self.beta))
-
-
-class TrainResult(msgspec.Struct):
-    """``result.json``, over all runs of the job: ``examples`` rows were trained on, ``too_long`` left out."""
-
-    seconds: float
-    tokens: int
-    tokens_per_second: float
-    examples: int
-    too_long: int
-    final_loss: float
-    steps: int
-
-
-class ConfigError(Exception):
-    """The configuration names what does not exist or cannot be."""
 
 
 class Stopped(Exception):
@@ -127,22 +69,6 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def read_config(job: Path) -> TrainConfig:
-    """Read ``train.json``.
-
-    Raises:
-        ConfigError: It is missing or ill-formed, or names a file that is not there.
-    """
-    try:
-        config = msgspec.json.decode((job / "train.json").read_bytes(), type=TrainConfig)
-    except (OSError, msgspec.DecodeError) as error:
-        raise ConfigError(f"{job / 'train.json'}: {error}") from error
-    for needed in (Path(config.weights, "config.json"), Path(config.examples)):
-        if not needed.is_file():
-            raise ConfigError(f"{needed} is not a file")
-    return config
-
-
 def prepare_process(threads: int) -> None:
     """Set what OpenMP reads only once, when torch loads it; start the process again if that is past.
 
@@ -167,32 +93,34 @@ def train(config: TrainConfig, job: Path, stop: "StopFlag") -> None:
 
     Raises:
         Stopped: ``stop`` was asked for; a checkpoint is written if training had begun.
-        ConfigError: No example is short enough.
+        ConfigError: No example is short enough, or the configuration asks for what is not here.
     """
     if Path(config.output).exists():
         return  # the rename to `output` is the last thing a run does
     from distill.frozen import restore_layers, without_lower_layers
-    from distill.trainer import ProgressLog, newest_checkpoint, read_progress, watch
+    from distill.progress import ProgressLog, read_progress, watch
+    from distill.student_model import load_student, load_teacher, save_student
 
     source = _source(config, job)
     examples = ExampleSet(read_examples(Path(config.examples)), config.max_length)
     if not examples:
         raise ConfigError(f"{config.examples} has no example of at most {config.max_length} tokens")
-    model = _model(config, source)
+    model = load_student(config, source)
+    teacher = load_teacher(config, source)
+    # what samples needs all its layers, and four-bit weights stay where they are
+    upper = config.train_layers if not (config.on_policy_share or config.lora_4bit) else None
     prepared = partial(_write_prepared, job / PREPARED, len(examples))
-    rows, lower = without_lower_layers(model, config.train_layers, examples, prepared)
-    trainer = _trainer(config, job, rows, model)
-    watch(trainer, ProgressLog(job / PROGRESS, len(examples)), lambda: stop.asked)
+    rows, lower = without_lower_layers(model, upper, examples, prepared)
+    run = _run(config, job, rows, model, teacher)
+    watch(run.trainer, ProgressLog(job / PROGRESS, run.examples), lambda: stop.asked)
     if stop.asked:
         raise Stopped
-    trainer.train(resume_from_checkpoint=newest_checkpoint(job / "checkpoints"))
-    if trainer.state.global_step < trainer.state.max_steps:
-        raise Stopped
+    run.finish(job)
     if lower is not None:
         restore_layers(model, lower)
-    result = _result(read_progress(job / PROGRESS)[-1], examples)
+    result = _result(read_progress(job / PROGRESS)[-1], run, examples.too_long)
     with new_folder(Path(config.output)) as folder:
-        _save(trainer.model, config.lora_rank is not None, source, folder)
+        save_student(run.trainer.model, config, source, folder)
         (job / "result.json").write_bytes(msgspec.json.encode(result))
 
 
@@ -204,6 +132,36 @@ class StopFlag:
     def ask(self, _signal: int, _frame: FrameType | None) -> None:
         """Handle the signal."""
         self.asked = True
+
+
+@dataclass
+class _Run:
+    """A trainer, and what decides whether it ends early."""
+
+    trainer: "DistillTrainer"
+    examples: int
+    early: "EarlyStop | None"
+    validation_loss: float | None = None
+    stopped_early: bool = False
+
+    def finish(self, job: Path) -> None:
+        """Train from the newest checkpoint to the end, and take the weights that were best. Raises `Stopped`."""
+        from distill.progress import best_of, validation_losses
+        from distill.trainer import newest_checkpoint, state_of
+
+        checkpoint = newest_checkpoint(job / "checkpoints")
+        if checkpoint is not None:
+            self.trainer.state = state_of(checkpoint)
+        over = self.early is not None and self.early.over(self.trainer.state)
+        if not over:
+            self.trainer.train(resume_from_checkpoint=checkpoint)
+        state = self.trainer.state
+        self.stopped_early = self.early is not None and self.early.over(state)
+        if state.global_step < state.max_steps and not self.stopped_early:
+            raise Stopped
+        if self.early is not None:
+            self.validation_loss = best_of(validation_losses(state), self.early.min_delta)[0]
+            self.early.restore(cast("PreTrainedModel", self.trainer.model))
 
 
 def _source(config: TrainConfig, job: Path) -> Path:
@@ -219,75 +177,77 @@ def _source(config: TrainConfig, job: Path) -> Path:
     return student
 
 
-def _model(config: TrainConfig, source: Path) -> "PreTrainedModel":
-    """The student in float32, with what is not trained frozen."""
-    import torch
-    from transformers import AutoModelForCausalLM, set_seed
-
-    from distill.trainer import freeze_embeddings, freeze_lower_layers
-
-    torch.set_num_threads(config.threads)
-    set_seed(config.seed)
-    model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, local_files_only=True)
-    if config.lora_rank is not None:
-        from peft import LoraConfig, get_peft_model
-
-        adapter = LoraConfig(
-            r=config.lora_rank,
-            lora_alpha=2 * config.lora_rank,
-            target_modules="all-linear",
-            task_type="CAUSAL_LM",
-        )
-        return cast("PreTrainedModel", get_peft_model(model, adapter))
-    if config.freeze_embeddings:
-        freeze_embeddings(model)
-    if config.train_layers is not None:
-        freeze_lower_layers(model, config.train_layers)
-    return model
-
-
-def _trainer(
-    config: TrainConfig, job: Path, examples: "ExampleSet | HiddenExamples", model: "PreTrainedModel"
-) -> "DistillTrainer":
+def _run(config: TrainConfig, job: Path, rows: Any, model: "PreTrainedModel", teacher: "LocalTeacher | None") -> _Run:
     import torch
 
     from distill.frozen import HiddenExamples, collate_hidden
+    from distill.progress import EarlyStop
     from distill.trainer import DistillTrainer
 
-    # Widths that are multiples of 8 feed a GPU's matrix units; on a CPU they are only more padding.
-    multiple_of = 8 if torch.cuda.is_available() else 1
-    return DistillTrainer(
+    training, validation = (
+        split_off(rows, config.validation_share, config.seed) if config.validation_share else (rows, None)
+    )
+    if not len(training):
+        raise ConfigError(f"validation_share = {config.validation_share:g} leaves no row of {len(rows)} to train on")
+    trainer = DistillTrainer(
         loss=config.loss,
+        teacher=teacher,
+        packed=config.batching == "packed",
         model=model,
-        args=_arguments(config, job, len(examples)),
-        train_dataset=examples,
+        args=_arguments(config, job, len(training)),
+        train_dataset=training,
+        eval_dataset=validation,
         data_collator=partial(
-            collate_hidden if isinstance(examples, HiddenExamples) else collate,
+            collate_hidden if isinstance(rows, HiddenExamples) else collate,
             pad_id=model.config.pad_token_id or 0,
-            multiple_of=multiple_of,
+            # Widths that are multiples of 8 feed a GPU's matrix units; on a CPU they are only more padding.
+            multiple_of=8 if torch.cuda.is_available() else 1,
+            packed=config.batching == "packed",
         ),
     )
+    early = EarlyStop(job / KEPT, config.patience, config.min_delta) if validation is not None else None
+    for callback in (early, _tensorboard(config, job)):
+        if callback is not None:
+            trainer.add_callback(callback)
+    return _Run(trainer, len(training), early)
+
+
+def _tensorboard(config: TrainConfig, job: Path) -> Any:
+    """The callback that writes ``tensorboard/``, if it is wanted. Raises `ConfigError` where TensorBoard is not."""
+    if not config.tensorboard:
+        return None
+    if find_spec("tensorboard") is None:
+        raise ConfigError("tensorboard = true needs TensorBoard: pip install 'stillroom[tensorboard]', or unset it")
+    from torch.utils.tensorboard import SummaryWriter
+    from transformers.integrations.integration_utils import TensorBoardCallback
+
+    return TensorBoardCallback(SummaryWriter(str(job / "tensorboard")))
 
 
 def _arguments(config: TrainConfig, job: Path, examples: int) -> "TrainingArguments":
     import torch
     from transformers import TrainingArguments
 
-    from distill.trainer import computes_bfloat16
+    from distill.student_model import uses_bfloat16
 
     steps = config.epochs * math.ceil(examples / config.batch_size)
     return TrainingArguments(
         output_dir=str(job / "checkpoints"),
         num_train_epochs=config.epochs,
-        per_device_train_batch_size=config.batch_size,
+        per_device_train_batch_size=config.batch_size // config.accumulation_steps,
+        gradient_accumulation_steps=config.accumulation_steps,
+        gradient_checkpointing=config.gradient_checkpointing,
+        gradient_checkpointing_kwargs={"use_reentrant": False},
         learning_rate=config.learning_rate,
         warmup_steps=config.warmup_ratio,
         weight_decay=config.weight_decay,
         optim="adamw_torch_fused",
         seed=config.seed,
         use_cpu=not torch.cuda.is_available(),
-        bf16=computes_bfloat16() if config.dtype == "auto" else config.dtype == "bfloat16",
+        bf16=uses_bfloat16(config),
         dataloader_pin_memory=torch.cuda.is_available(),
+        eval_strategy="steps" if config.validation_share else "no",
+        eval_steps=config.save_steps,
         save_steps=config.save_steps,
         save_total_limit=2,
         logging_steps=max(1, steps // LOGGED_LINES),
@@ -302,28 +262,18 @@ def _write_prepared(path: Path, rows: int, done: int) -> None:
     path.write_bytes(msgspec.json.encode({"done": done, "of": rows}))
 
 
-def _result(last: "Progress", examples: ExampleSet) -> TrainResult:
+def _result(last: "Progress", run: _Run, too_long: int) -> TrainResult:
     return TrainResult(
         seconds=last.seconds,
         tokens=last.tokens,
         tokens_per_second=last.tokens / last.seconds,
-        examples=len(examples),
-        too_long=examples.too_long,
+        examples=run.examples,
+        too_long=too_long,
         final_loss=last.loss,
         steps=last.step,
+        validation_loss=run.validation_loss,
+        stopped_early=run.stopped_early,
     )
-
-
-def _save(model: Any, lora: bool, source: Path, folder: Path) -> None:
-    """Write the trained weights in the source's dtype, and the source's config, tokenizer and template."""
-    import torch
-
-    plain = model.merge_and_unload() if lora else model
-    config = json.loads((source / "config.json").read_bytes())
-    dtype = config.get("dtype") or config.get("torch_dtype") or "float32"
-    plain.to(getattr(torch, dtype)).save_pretrained(folder)
-    # The trainer changes the config (use_cache, dtype): a release differs from its source in weights only.
-    copy_companions(source, folder)
 
 
 if __name__ == "__main__":

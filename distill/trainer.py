@@ -1,39 +1,48 @@
 """The trainer: transformers' own loop, with a distillation loss computed only where there is a label."""
-# ruff: noqa: ARG002 - the trainer decides what a callback is given
 
 import json
-import math
+import random
 import shutil
-import time
-from collections.abc import Callable, Generator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Final, cast
 
-import msgspec
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
-from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerControl, TrainerState
-from transformers.trainer_callback import PrinterCallback
-from transformers.training_args import TrainingArguments
+from transformers import PreTrainedModel, Trainer, TrainerState
 
-from distill.collate import IGNORED, BucketSampler, ExampleSet
-from distill.frozen import HiddenExamples
+from distill.collate import IGNORED, BucketSampler, Selected
 from distill.loss_settings import LossSettings
-from distill.losses import Targets, distillation_loss
+from distill.losses import Targets, dense_distillation_loss, distillation_loss
+from distill.sampling import Sampling, sampled_batch
 
 __all__ = (
     "DistillTrainer",
-    "Progress",
-    "ProgressLog",
+    "LocalTeacher",
     "computes_bfloat16",
     "freeze_embeddings",
     "freeze_lower_layers",
     "newest_checkpoint",
-    "read_progress",
-    "watch",
+    "state_of",
 )
+
+
+SAMPLING: Final = Sampling(tokens=128, temperature=1.0, seed=0)
+
+
+@dataclass(frozen=True)
+class LocalTeacher:
+    """A teacher that is run beside the student: on the rows' answers, and in ``share`` of the steps on sampled ones.
+
+    ``model`` has the student's vocabulary. A sampled answer has the divergence as its loss, without the hard label.
+    """
+
+    model: PreTrainedModel
+    share: float = 0.0
+    sampling: Sampling = SAMPLING
 
 
 def freeze_embeddings(model: PreTrainedModel) -> None:
@@ -72,6 +81,11 @@ def newest_checkpoint(folder: Path) -> str | None:
     return None
 
 
+def state_of(checkpoint: str) -> TrainerState:
+    """Where the trainer was when it wrote this checkpoint."""
+    return TrainerState.load_from_json(str(Path(checkpoint, "trainer_state.json")))
+
+
 def _step(checkpoint: Path) -> int:
     return int(checkpoint.name.removeprefix("checkpoint-"))
 
@@ -95,21 +109,42 @@ def _head_only_at(model: PreTrainedModel, keep: Tensor) -> Generator[None]:
 
 
 class DistillTrainer(Trainer):
-    """A `transformers.Trainer` over an `ExampleSet` whose loss is `distillation_loss`.
+    """A `transformers.Trainer` over an `ExampleSet`, or rows like it, whose loss is `distillation_loss`.
 
-    Takes what `Trainer` takes, and the loss settings. Batches come from `BucketSampler` and `collate`.
+    Takes what `Trainer` takes, and the loss settings; with a ``teacher``, the loss is `dense_distillation_loss`.
+    Batches come from `BucketSampler` and `collate`; with ``packed``, rows of any length make a batch.
     """
 
-    def __init__(self, *, loss: LossSettings, **trainer: Any) -> None:
+    def __init__(
+        self, *, loss: LossSettings, teacher: LocalTeacher | None = None, packed: bool = False, **trainer: Any
+    ) -> None:
         super().__init__(**trainer)
         self.loss_settings = loss
+        self.teacher = teacher
+        self._packed = packed
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Batches of similar length, in an order decided by the seed and the epoch."""
-        rows = cast("ExampleSet | HiddenExamples", self.train_dataset)
-        sampler = BucketSampler(rows.lengths, self.args.train_batch_size, self.args.seed)
+        return self._batches(self.train_dataset)
+
+    def _batches(self, dataset: Any) -> DataLoader[Any]:
+        rows = cast("Selected", dataset)
+        window = 1 if self._packed else 32
+        sampler = BucketSampler(rows.lengths, self.args.train_batch_size, self.args.seed, window)
         loader = DataLoader(cast("Dataset[Any]", rows), batch_sampler=sampler, collate_fn=self.data_collator)
         return cast("DataLoader[Any]", self.accelerator.prepare(loader))
+
+    def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device) -> Any:
+        """A step's batches; in a sampled step, with the student's own answers to their prompts."""
+        teacher, step = self.teacher, self.state.global_step
+        if teacher is None or not teacher.share or not _chosen(teacher, step):
+            return super().get_batch_samples(epoch_iterator, num_batches, device)
+        student = self.accelerator.unwrap_model(self.model)
+        sampled = (
+            sampled_batch(student, batch, teacher.sampling, step * num_batches + place)
+            for place, batch in enumerate(epoch_iterator)
+        )
+        return super().get_batch_samples(sampled, num_batches, device)
 
     def compute_loss(
         self,
@@ -122,115 +157,55 @@ class DistillTrainer(Trainer):
         following = inputs["labels"][:, 1:]
         keep = nn.functional.pad(following != IGNORED, (0, 1))
         with _head_only_at(self.accelerator.unwrap_model(model), keep):
-            entering = "inputs_embeds" if "inputs_embeds" in inputs else "input_ids"
-            outputs = model(**{entering: inputs[entering]}, attention_mask=inputs["attention_mask"], use_cache=False)
+            outputs = model(**_entering(inputs, "inputs_embeds" if "inputs_embeds" in inputs else "input_ids"))
         targets = Targets(
             labels=following[keep[:, :-1]],
             soft_ids=inputs["soft_ids"],
             soft_logprobs=inputs["soft_logprobs"],
             weights=inputs["weights"],
         )
-        loss = distillation_loss(outputs.logits, targets, self.loss_settings, num_items_in_batch)
+        if self.teacher is None:
+            loss = distillation_loss(outputs.logits, targets, self.loss_settings, num_items_in_batch)
+        else:
+            settings = replace(self.loss_settings, alpha=1.0) if "sampled" in inputs else self.loss_settings
+            scores = _scores(self.teacher.model, inputs, keep)
+            loss = dense_distillation_loss(outputs.logits, scores, targets, settings, num_items_in_batch)
         if num_items_in_batch is not None and self.args.average_tokens_across_devices:
             # The divisor counts all processes' labels, and their gradients are averaged once more.
             loss = loss * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
 
-
-class StopRequest(TrainerCallback):
-    """Once ``asked()``, ends training after the current step, with a checkpoint."""
-
-    def __init__(self, asked: Callable[[], bool]) -> None:
-        self._asked = asked
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Ask the loop to save and to stop."""
-        if self._asked():
-            control.should_save = True
-            control.should_training_stop = True
-
-
-class Progress(msgspec.Struct):
-    """A line of ``progress.jsonl``: what is done at ``step``, over all runs of the job.
-
-    ``loss`` is the mean since the line before; ``examples`` and ``tokens`` (without padding) count each epoch
-    again; ``tokens_per_second`` and ``eta_seconds`` are this run's; ``time`` is seconds since 1970.
-    """
-
-    step: int
-    steps: int
-    loss: float
-    examples: int
-    tokens: int
-    seconds: float
-    tokens_per_second: float
-    eta_seconds: float
-    time: float
+    def evaluate(
+        self, eval_dataset: Any = None, *_: Any, metric_key_prefix: str = "eval", **__: Any
+    ) -> dict[str, float]:
+        """The loss over the validation rows, a mean over their labels, as ``eval_loss``."""
+        model = cast("nn.Module", self.model)
+        model.eval()
+        total = torch.zeros((), dtype=torch.float64)
+        labels = 0
+        with torch.no_grad():
+            for batch in self._batches(eval_dataset or self.eval_dataset):
+                inputs = self._prepare_inputs(batch)
+                with self.compute_loss_context_manager():
+                    total += self.compute_loss(model, inputs, num_items_in_batch=1).double().cpu()
+                labels += len(inputs["weights"])
+        model.train()
+        metrics = {f"{metric_key_prefix}_loss": float(total) / labels}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
 
 
-class ProgressLog(TrainerCallback):
-    """Appends a `Progress` line whenever the trainer logs a loss."""
-
-    def __init__(self, path: Path, examples: int) -> None:
-        self._path = path
-        self._examples = examples
-        self._began = 0.0
-        self._seconds_before = 0.0
-        self._first_step = 0
-        self._first_token = 0
-
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Drop the lines behind the checkpoint that training goes on from: those steps are done again."""
-        kept = [line for line in read_progress(self._path) if line.step <= state.global_step]
-        self._path.write_bytes(b"".join(msgspec.json.encode(line) + b"\n" for line in kept))
-        self._seconds_before = kept[-1].seconds if kept else 0.0
-        self._began = time.monotonic()
-        self._first_step = state.global_step
-        self._first_token = state.num_input_tokens_seen
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Have a line at each checkpoint and at the end, so that time and loss up to there are known."""
-        if control.should_save or control.should_training_stop:
-            control.should_log = True
-
-    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **context: Any) -> None:
-        """Write a line, unless it is the summary that the trainer logs at the end.
-
-        Raises:
-            FloatingPointError: The loss is not finite; what comes after is lost time.
-        """
-        loss = context["logs"].get("loss")
-        if loss is None:
-            return
-        if not math.isfinite(loss):
-            raise FloatingPointError(f"the loss is {loss} at step {state.global_step}")
-        elapsed = time.monotonic() - self._began
-        step_seconds = elapsed / (state.global_step - self._first_step)
-        line = Progress(
-            step=state.global_step,
-            steps=state.max_steps,
-            loss=loss,
-            examples=round((state.epoch or 0.0) * self._examples),
-            tokens=state.num_input_tokens_seen,
-            seconds=self._seconds_before + elapsed,
-            tokens_per_second=(state.num_input_tokens_seen - self._first_token) / elapsed,
-            eta_seconds=step_seconds * (state.max_steps - state.global_step),
-            time=time.time(),
-        )
-        with self._path.open("ab") as lines:
-            lines.write(msgspec.json.encode(line) + b"\n")
+def _chosen(teacher: LocalTeacher, step: int) -> bool:
+    return random.Random(f"{teacher.sampling.seed}/{step}").random() < teacher.share  # noqa: S311 - a draw, not a secret
 
 
-def watch(trainer: Trainer, progress: ProgressLog, asked_to_stop: Callable[[], bool]) -> None:
-    """Add our callbacks, and take away the one that prints."""
-    trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(StopRequest(asked_to_stop))
-    trainer.add_callback(progress)
+def _entering(inputs: dict[str, Tensor], name: str) -> dict[str, Any]:
+    """What a model is given of a batch: packed examples are told apart by their positions, without a mask."""
+    apart = "position_ids" if "position_ids" in inputs else "attention_mask"
+    return {name: inputs[name], apart: inputs[apart], "use_cache": False}
 
 
-def read_progress(path: Path) -> list[Progress]:
-    """The lines of a ``progress.jsonl``, none where there is no file; a line cut by a kill is left out."""
-    if not path.exists():
-        return []
-    whole, _, _ = path.read_bytes().rpartition(b"\n")
-    return [msgspec.json.decode(line, type=Progress) for line in whole.splitlines()]
+def _scores(teacher: PreTrainedModel, inputs: dict[str, Tensor], keep: Tensor) -> Tensor:
+    with torch.no_grad(), _head_only_at(teacher, keep):
+        return teacher(**_entering(inputs, "input_ids")).logits

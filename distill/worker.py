@@ -3,28 +3,34 @@
 import asyncio
 import os
 import socket
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 import structlog
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
+from distill import ending
+from distill.canary import CanaryWatch
 from distill.child import TrainingFailed
 from distill.dataset import DatasetError
 from distill.drift_watch import DriftWatch
-from distill.job import JobContext, JobFailed, drop_scratch, run_job
+from distill.job import JobContext, JobFailed, run_job
+from distill.job_options import as_asked
 from distill.labels import Labelling
+from distill.lease import hold
 from distill.passes import Pass, run_due
-from ledger import jobs, releases
+from distill.recorder import Recorder
+from distill.retention import prune_as_set
+from distill.triggers import Triggers
+from ledger import jobs
 from ledger.jobs import Job, JobError
-from ledger.store import Store
 from serving.weights import WeightsError
 
 __all__ = ("owner_name", "run_claimed", "run_worker")
 
 POLL_S: Final = 1.0
-HEARTBEAT_S: Final = 3.0
 
 log = structlog.get_logger(__name__)
 
@@ -36,10 +42,23 @@ def owner_name() -> str:
 
 async def run_worker(context: JobContext, stop: asyncio.Event) -> None:
     """Claim and run jobs until ``stop``, and the passes between; a job under way then is left for the next worker."""
+    trial = CanaryWatch(context.store, context.distill.canary, context.router, context.distill.approval == "auto")
+    # beside the jobs, which take hours: what is tried is to be taken back at once
+    watching = asyncio.create_task(trial.watch())
+    try:
+        await _work_until(context, stop)
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+
+
+async def _work_until(context: JobContext, stop: asyncio.Event) -> None:
     labelling = Labelling(context.store, context.router, context.student, context.teacher, context.embeddings)
     passes = [
         Pass("drift", DriftWatch(context.store, context.router).run),
         Pass("labels", labelling.run),
+        Pass("triggers", Triggers(context.store, context.distill.triggers).run),
+        Pass("retention", partial(prune_as_set, context)),
     ]
     while not stop.is_set():
         try:
@@ -58,18 +77,23 @@ async def run_worker(context: JobContext, stop: asyncio.Event) -> None:
 
 async def run_claimed(context: JobContext, job: Job) -> str:
     """Run a job that was claimed for ``context.owner`` and record how it ended. Returns its state."""
-    context = replace(context, on_progress=_recorded(context.store, job, context.on_progress))
-    work = asyncio.create_task(run_job(context, job))
-    watch = asyncio.create_task(_watch(context, job))
+    recorder = Recorder(context.store, job.id, context.on_progress)
+    context = replace(context, on_progress=recorder, flush=recorder.flush)
+    work = asyncio.create_task(_work(context, job))
+    lease = asyncio.create_task(hold(context, job))
+    recording = asyncio.create_task(recorder.run())
     try:
-        await asyncio.wait((work, watch), return_when=asyncio.FIRST_COMPLETED)
-        if watch.done() and not work.done():
+        await asyncio.wait((work, lease), return_when=asyncio.FIRST_COMPLETED)
+        if lease.done() and not work.done():
+            recorder.close()
             work.cancel()
             await asyncio.gather(work, return_exceptions=True)
-            return await _ended_early(context, job, watch)
+            if lease.result() == "cancelled":
+                await ending.cancel(context, job)
+            return lease.result()
         return await work
     except (JobFailed, TrainingFailed, DatasetError, WeightsError) as error:
-        await _fail(context, job, str(error))
+        await ending.fail(context, job, str(error))
         return "failed"
     except JobError:
         return "lost"
@@ -80,63 +104,18 @@ async def run_claimed(context: JobContext, job: Job) -> str:
     except Exception as error:
         # the outermost seam: a job that ends in no state would be claimed and tried again for ever
         log.exception("job_fault", job=job.id)
-        await _fail(context, job, f"{type(error).__name__}: {error}")
+        await ending.fail(context, job, f"{type(error).__name__}: {error}")
         return "failed"
     finally:
-        for task in (work, watch):
+        recorder.close()
+        for task in (work, lease, recording):
             task.cancel()
-        await asyncio.gather(work, watch, return_exceptions=True)
+        await asyncio.gather(work, lease, recording, return_exceptions=True)
 
 
-async def _watch(context: JobContext, job: Job) -> str:
-    """Renew the lease; return ``cancelled`` or ``lost`` when the job is to be stopped."""
-    while True:
-        await asyncio.sleep(HEARTBEAT_S)
-        try:
-            current = await asyncio.to_thread(jobs.heartbeat, context.store, job.id, context.owner)
-        except JobError:
-            return "lost"
-        except SQLAlchemyError as error:
-            # the lease outlives a few missed renewals; another worker takes over only when it has run out
-            log.warning("heartbeat_failed", job=job.id, error=str(error).splitlines()[0])
-            continue
-        if current.cancel_requested:
-            return "cancelled"
-
-
-async def _ended_early(context: JobContext, job: Job, watch: "asyncio.Task[str]") -> str:
-    outcome = await watch
-    if outcome == "cancelled":
-        await _drop_candidate(context, job, "cancelled")
-        await context.enter(job, "cancelled")
-        await asyncio.to_thread(drop_scratch, context.folder(job))
-    return outcome
-
-
-async def _fail(context: JobContext, job: Job, why: str) -> None:
-    log.error("job_failed", job=job.id, error=why)
-    await _drop_candidate(context, job, why)
-    await context.enter(job, "failed", error=why)
-    await asyncio.to_thread(drop_scratch, context.folder(job))
-
-
-async def _drop_candidate(context: JobContext, job: Job, why: str) -> None:
-    for release in await asyncio.to_thread(releases.served, context.store):
-        if release.job_id == job.id and release.state == "candidate":
-            await asyncio.to_thread(releases.reject, context.store, release.id, job.id, why)
-
-
-def _recorded(
-    store: Store, job: Job, on_progress: Callable[[str, dict[str, Any]], None]
-) -> Callable[[str, dict[str, Any]], None]:
-    """Progress goes to whoever watches here, and into the job's events (states are written there already)."""
-
-    def both(kind: str, data: dict[str, Any]) -> None:
-        on_progress(kind, data)
-        if kind != "state":
-            jobs.add_event(store, job.id, kind, data)
-
-    return both
+async def _work(context: JobContext, job: Job) -> str:
+    """The job by the settings, as far as it does not say otherwise itself."""
+    return await run_job(replace(context, distill=as_asked(context.distill, job.settings)), job)
 
 
 async def _until(stop: asyncio.Event, work: Coroutine[Any, Any, Any]) -> None:

@@ -1,56 +1,21 @@
-"""The handlers of ``/admin/v1``: jobs, releases, one request with the reason for its route; and those of keys."""
+"""The handlers of ``/admin/v1``: releases, one request with the reason for its route; and other modules' handlers."""
 
 import asyncio
 from typing import Any
 
-import msgspec
 from litestar import Request, Response, get, post
 
-from gateway import events_api, keys_api, router_api
-from gateway.admin_requests import actor_of, as_shape, body_of, json_answer, run, store_of
+from gateway import erasures_api, events_api, jobs_api, keys_api, router_api
+from gateway.admin_requests import actor_of, json_answer, run, store_of
 from gateway.auth import opt
 from gateway.errors import NotFound
-from ledger import feedback, jobs, labels, releases, requests
+from ledger import feedback, labels, releases, requests
 from ledger.store import Store
 from router.explain import Background, explain
 from router.log_report import router_of
 from router.policy import Capabilities
 
 __all__ = ("handlers",)
-
-
-class NewJob(msgspec.Struct, forbid_unknown_fields=True):
-    """Body of ``POST /admin/v1/jobs``."""
-
-    note: str = ""
-
-
-@get("/admin/v1/jobs", opt=opt("read"))
-async def list_jobs(request: Request[Any, Any, Any]) -> Response[bytes]:
-    """The newest jobs."""
-    return json_answer({"data": await asyncio.to_thread(jobs.list_jobs, store_of(request))})
-
-
-@post("/admin/v1/jobs", opt=opt("admin"))
-async def create_job(request: Request[Any, Any, Any]) -> Response[bytes]:
-    """Queue a re-distillation for the worker."""
-    wanted = as_shape(await body_of(request), NewJob)
-    job = await run(jobs.create, store_of(request), "api", actor_of(request), {"note": wanted.note})
-    return json_answer(job, 202)
-
-
-@get("/admin/v1/jobs/{job_id:str}", opt=opt("read"))
-async def show_job(request: Request[Any, Any, Any], job_id: str) -> Response[bytes]:
-    """One job with its events."""
-    store = store_of(request)
-    job = await run(jobs.get, store, job_id)
-    return json_answer({"job": job, "events": await asyncio.to_thread(jobs.events, store, job_id)})
-
-
-@post("/admin/v1/jobs/{job_id:str}/cancel", opt=opt("admin"))
-async def cancel_job(request: Request[Any, Any, Any], job_id: str) -> Response[bytes]:
-    """Stop a job."""
-    return json_answer(await run(jobs.cancel, store_of(request), job_id, actor_of(request)))
 
 
 @get("/admin/v1/releases", opt=opt("read"))
@@ -104,6 +69,6 @@ def _shown(store: Store, request_id: str, capabilities: Capabilities) -> dict[st
 
 
 handlers = [
-    *keys_api.handlers, *events_api.handlers, *router_api.handlers, list_jobs, create_job, show_job, cancel_job,
+    *keys_api.handlers, *erasures_api.handlers, *events_api.handlers, *router_api.handlers, *jobs_api.handlers,
     list_releases, promote_release, rollback_release, show_request,
 ]  # fmt: skip

@@ -2,21 +2,18 @@
 must not see because the gateway alone asked for it. Odd shapes are passed over; nothing here raises.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Final, cast
+from typing import Any, Final
 
+from gateway.tokens import Token, is_number, token_of
 from gateway.wire import items, mapping, objects, string
 from ledger.prices import Tokens
-from router.signals import SIGNAL_TOP, TokenLogprob
 
-__all__ = ("Answer", "Asked", "signals")
+__all__ = ("Answer", "Asked")
 
-BELIEVABLE: Final = 10**9
-"""A count or a log-probability beyond this is not believed: sums of it would not fit the ledger's columns."""
 MAX_REASON: Final = 32
 MAX_CALLS: Final = 128
-NUMBERS: Final = frozenset({float, int})
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +43,7 @@ class Answer:
     """What was read of one upstream answer so far (its first choice)."""
 
     text: str = ""
-    logprobs: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    logprobs: list[Token] = field(default_factory=list[Token])
     finish_reason: str | None = None
     usage: Tokens | None = None
     calls: dict[int, dict[str, Any]] = field(default_factory=dict[int, dict[str, Any]])
@@ -74,18 +71,22 @@ class Answer:
             self._read_calls(choice)
             if isinstance(said, str):
                 self.text += said
-            self.logprobs.extend(filter(_is_token, tokens))
+            self.logprobs += filter(None, map(token_of, tokens))
             reason = choice.get("finish_reason")
             if isinstance(reason, str) and reason:
                 self.finish_reason = reason[:MAX_REASON]
 
-    def take(self, text: str, logprobs: dict[str, Any] | None, usage: dict[str, Any] | None) -> None:
-        """Read the parts of a chunk of a chat's text."""
+    def take(
+        self, text: str, logprobs: list[Token] | None, usage: dict[str, Any] | None, reason: str | None = None
+    ) -> None:
+        """Read the parts of a chat's text, or of a chunk of it."""
         self.text += text
         if logprobs:
-            self.logprobs.extend(filter(_is_token, objects(logprobs.get("content"))))
+            self.logprobs += logprobs
         if usage:
             self.usage = _tokens(usage)
+        if reason:
+            self.finish_reason = reason[:MAX_REASON]
 
     def _read_calls(self, choice: dict[str, Any]) -> None:
         """Calls come whole, or as pieces of their arguments."""
@@ -154,7 +155,7 @@ def _best(listed: Any, chosen: Any, top: int) -> Any:
     alternatives = mapping(listed)
     if len(alternatives) <= top:
         return listed
-    numbers = [token for token, value in alternatives.items() if _is_number(value)]
+    numbers = [token for token, value in alternatives.items() if is_number(value)]
     kept = sorted(numbers, key=alternatives.__getitem__, reverse=True)[:top]
     return {token: value for token, value in alternatives.items() if token in kept or token == chosen}
 
@@ -164,28 +165,6 @@ def _cut(token: Any, top: int) -> Any:
     return token | {"top_logprobs": listed[:top]} if isinstance(listed, list) else token
 
 
-def signals(logprobs: Sequence[dict[str, Any]], tokens: int) -> list[TokenLogprob]:
-    """OpenAI's ``logprobs.content`` as the router reads it: the first ``tokens`` tokens, `SIGNAL_TOP` deep, always.
-
-    The router was trained on answers that were cut in the same way.
-    """
-    return [TokenLogprob(float(token["logprob"]), _top(token)) for token in logprobs[:tokens]]
-
-
-def _top(token: dict[str, Any]) -> tuple[float, ...]:
-    listed = token.get("top_logprobs")
-    try:
-        found = sorted([top["logprob"] for top in cast("list[dict[str, Any]]", listed)], reverse=True)[:SIGNAL_TOP]
-        proper = NUMBERS.issuperset(map(type, found))
-    except (KeyError, TypeError):
-        found, proper = [], False
-    if not proper:
-        # of another shape than an engine's: what of it is a number
-        odd = [top["logprob"] for top in objects(listed) if _is_number(top.get("logprob"))]
-        found = sorted(odd, reverse=True)[:SIGNAL_TOP]
-    return tuple(found)
-
-
 def _tokens(usage: dict[str, Any]) -> Tokens:
     prompt = _count(usage.get("prompt_tokens"))
     cached = _count(mapping(usage.get("prompt_tokens_details")).get("cached_tokens"))
@@ -193,12 +172,4 @@ def _tokens(usage: dict[str, Any]) -> Tokens:
 
 
 def _count(value: Any) -> int:
-    return int(max(value, 0)) if _is_number(value) else 0
-
-
-def _is_token(token: dict[str, Any]) -> bool:
-    return isinstance(token.get("token"), str) and _is_number(token.get("logprob"))
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= BELIEVABLE
+    return int(max(value, 0)) if is_number(value) else 0

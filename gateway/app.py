@@ -8,7 +8,7 @@ from typing import Any, Final
 from litestar import Litestar, Request, Response, get
 from litestar.datastructures import State
 
-from gateway import admin_api, openai_api
+from gateway import admin_api, canary_api, openai_api
 from gateway.admission import Admission
 from gateway.auth import PUBLIC, authorise, opt
 from gateway.budgets import Budgets
@@ -60,6 +60,7 @@ async def metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
     state = request.app.state
     release = state.live.snapshot.release
     state.metrics.release.info({"id": release.id if release else "none"})
+    state.metrics.show_trial(state.live.snapshot.trial)
     return Response(state.metrics.render(), media_type=TEXT_FORMAT)
 
 
@@ -71,7 +72,7 @@ def build_app(config: GatewayConfig, store: Store, more_handlers: Sequence[Any] 
     admission = Admission(config.gateway, budgets)
     metrics_.in_flight.set_function(lambda: admission.in_flight)
     recorder = Recorder(spool, Ingester(config.spool, store), metrics_, admission.settle)
-    live = Live(store, config.student.base_url, budgets)
+    live = Live(store, config.student.base_url, budgets, config.spool.parent / "cache" / "releases")
     pacing = Pacing(store)
     metrics_.show(pacing.pacer)
     lasting = Lasting(open_client(), live, recorder, metrics_, admission, pacing)
@@ -111,7 +112,7 @@ def build_app(config: GatewayConfig, store: Store, more_handlers: Sequence[Any] 
     v1 = [openai_api.chat_completions, openai_api.models, openai_api.model, create_feedback, openapi_document]
     v1 += [completions, embeddings, *response_handlers]
     return Litestar(
-        [healthz, readyz, metrics, *v1, *admin_api.handlers, *more_handlers],
+        [healthz, readyz, metrics, *v1, *admin_api.handlers, *canary_api.handlers, *more_handlers],
         guards=[authorise],
         state=state,
         lifespan=[lifespan],

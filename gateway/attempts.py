@@ -100,7 +100,8 @@ class Attempts:
         self.in_flight = self.retrying = 0
         self._patience, self._client, self._metrics = patience, client, metrics
         self._step, self._turn = int(in_turn), 0
-        self._urls = tuple(each.base_url for each in upstreams)
+        self._template = upstreams[0]
+        self._place: tuple[tuple[str, ...], str | None, str | None] | None = None
         self._retries = metrics.upstream_retries.labels(self.name)
         for member in self.members:
             self._show(member)
@@ -126,19 +127,19 @@ class Attempts:
         _, reply = await self._once(course, member, ticket)
         return reply if isinstance(reply, UpstreamReply) else None
 
-    def serve_at(self, urls: tuple[str, ...]) -> None:
-        """Ask the same at these URLs from now on. One that was there before keeps its breaker."""
-        if urls == self._urls:
+    def serve_at(self, urls: tuple[str, ...], release: str | None = None, model: str | None = None) -> None:
+        """Ask this release at these URLs from now on, as this model (None: the first's). A URL keeps its breaker."""
+        place = (urls, release, model)
+        if place == self._place:
             return
-        known = {member.upstream.base_url: member for member in self.members}
+        known = {member.upstream.base_url: member.breaker for member in self.members}
         for member in self.members:
             self._metrics.breaker_open.remove(self.name, str(member.index))
-        template, self._urls, self.members = self.members[0].upstream, urls, []
+        self._place, self.members = place, []
         for index, url in enumerate(urls):
-            member = known.get(url) or Member(replace(template, base_url=url), index)
-            member.index = index
-            self.members.append(member)
-            self._show(member)
+            each = replace(self._template, base_url=url, release=release, model=model or self._template.model)
+            self.members.append(Member(each, index, known.get(url) or Breaker()))
+            self._show(self.members[-1])
 
     async def _run(self, call: Call, ask: Ask, send: Send) -> UpstreamReply | Stream:
         self.in_flight += 1

@@ -1,6 +1,5 @@
 """One chat request on its way through the gateway: what came in, what was decided, what is recorded of it."""
 
-import operator
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,6 +7,7 @@ from typing import Any, Final
 
 from gateway.answer import Answer, Asked
 from gateway.errors import BadRequest, NotFound
+from gateway.tokens import least_likely
 from gateway.wire import NotJson, as_written, decode_object
 from ledger.policies import UNBOUND, KeyPolicy
 from ledger.prices import Price, Tokens, cost_nano
@@ -143,7 +143,9 @@ class Call:
         billed = status < 400 or answer.tokens != Tokens()
         cost = cost_nano(price, answer.tokens) if billed else 0
         cost += sum(cost_nano(each.price or getattr(pricing, each.route), each.tokens) for each in self.lost)
-        teacher_logprobs = answer.logprobs if self.decision.route == "teacher" else None
+        student, teacher_logprobs = (
+            (answer, None) if self.decision.route == "student" else (self.attempt, answer.logprobs)
+        )
         content = Content(
             messages=self.messages,
             parameters={name: value for name, value in self.body.items() if name not in NOT_PARAMETERS},
@@ -153,7 +155,7 @@ class Call:
             student_finish_reason=self.attempt.finish_reason if self.attempt else None,
             student_tool_calls=self.attempt.tool_calls if self.attempt else None,
             teacher_logprobs=teacher_logprobs or None,
-            least_likely=_least_likely(answer if self.decision.route == "student" else self.attempt),
+            least_likely=least_likely(student.logprobs) if student else None,
         )
         return RequestRecord(
             id=self.id,
@@ -185,12 +187,6 @@ class Call:
             trainable=self.trainable,
             content=content if self.keep_content else None,
         )
-
-
-def _least_likely(student: Answer | None) -> tuple[str, float] | None:
-    """The token that the student was least sure of, and its log-probability."""
-    least = min(student.logprobs, key=operator.itemgetter("logprob"), default=None) if student else None
-    return (least["token"], float(least["logprob"])) if least else None
 
 
 def read_call(raw: bytes, headers: Mapping[str, str], caller: Caller) -> Call:

@@ -87,7 +87,12 @@ class Connection(asyncio.BufferedProtocol):
     @property
     def reusable(self) -> bool:
         """Whether the answer is over and the connection stays open."""
-        return self.complete and self._keep_alive and not self.closed and not self._body
+        return self.is_read and self._keep_alive and not self.closed
+
+    @property
+    def is_read(self) -> bool:
+        """Whether the answer is over, and all of it taken."""
+        return self.complete and not self._body
 
     def rest(self, now: float) -> None:
         """Between two requests: whatever comes in now ends the connection."""

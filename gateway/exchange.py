@@ -1,4 +1,4 @@
-"""One request and its answer on a client's connection: the body in, a whole answer out at once, the client leaving.
+"""One request and its answer on a client's connection: the body in, the answer out in few writes, the client leaving.
 
 It stands between the application and uvicorn's cycle where requests are many (docs/performance.md).
 """
@@ -20,6 +20,7 @@ __all__ = ("ClientGone", "Exchange", "Peer", "body_of", "exchange_of", "headers_
 T = TypeVar("T")
 KEY: Final = "exchange"
 MAX_DIGITS: Final = 18
+LAST_CHUNK: Final = b"0\r\n\r\n"
 
 
 class ClientGone(Exception):
@@ -69,13 +70,13 @@ class Peer:
 class Exchange:
     """What a request's scope carries of its connection; see `exchange_of`."""
 
-    __slots__ = ("_cycle", "_parts", "_read", "_start", "peer")
+    __slots__ = ("_chunked", "_cycle", "_parts", "_read", "_start", "peer")
 
     def __init__(self, peer: Peer, cycle: RequestResponseCycle) -> None:
         self.peer = peer
         self._cycle = cycle
         self._parts: list[bytes] = []
-        self._read = False
+        self._read = self._chunked = False
         self._start: Any = None
 
     def begin(self, state: dict[str, Any]) -> None:
@@ -99,38 +100,44 @@ class Exchange:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     async def send(self, message: Any) -> None:
-        """ASGI's ``send``. A head with a length waits for its body, and goes out with it."""
-        if self._start is None:
-            if message["type"] == "http.response.start" and message["headers"][-1][0] == b"content-length":
-                self._start = message
-            else:
-                await self._cycle.send(message)
+        """ASGI's ``send``. A head waits for the first of its body, and goes out with it; a body without a length goes
+        out in chunks.
+        """
+        if message["type"] == "http.response.start":
+            self._start = message
             return
-        start, self._start = self._start, None
-        if message.get("more_body", False):
-            await self._cycle.send(start)
-            await self._cycle.send(message)
-            return
-        await self._send_whole(start["status"], start["headers"], message["body"])
-
-    async def _send_whole(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
         cycle = self._cycle
         if cycle.flow.write_paused and not cycle.disconnected:
             await cycle.flow.drain()
         if cycle.disconnected:
             return
-        lines = [_status_line(status), *(b"%s: %s\r\n" % header for header in (*cycle.default_headers, *headers))]
+        head, body, is_last = b"", message["body"], not message["more_body"]
+        if self._start is not None:
+            head = self._head(self._start["status"], self._start["headers"])
+            self._start = None
+            cycle.response_started = True
+        if self._chunked:
+            body = (b"%x\r\n%b\r\n" % (len(body), body) if body else b"") + (LAST_CHUNK if is_last else b"")
+        cycle.transport.write(head + body)
+        if is_last:
+            cycle.response_complete = True
+            cycle.message_event.set()
+            if not cycle.keep_alive:
+                cycle.transport.close()
+            cycle.on_response()
+
+    def _head(self, status: int, headers: list[tuple[bytes, bytes]]) -> bytes:
+        cycle = self._cycle
+        lines = [_status_line(status), *[b"%b: %b\r\n" % header for header in (*cycle.default_headers, *headers)]]
+        self._chunked = not any(name == b"content-length" for name, _ in headers)
+        if self._chunked:
+            lines.append(b"transfer-encoding: chunked\r\n")
         if not cycle.keep_alive:
             lines.append(b"connection: close\r\n")
         head = b"".join(lines)
         if head.count(b"\n") != len(lines) or head.count(b"\r") != len(lines):
             raise ValueError("a header holds a line break")
-        cycle.response_started = cycle.response_complete = True
-        cycle.transport.write(head + b"\r\n" + body)
-        cycle.message_event.set()
-        if not cycle.keep_alive:
-            cycle.transport.close()
-        cycle.on_response()
+        return head + b"\r\n"
 
 
 def exchange_of(scope: Scope) -> Exchange | None:

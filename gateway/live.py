@@ -1,8 +1,11 @@
-"""What the gateway knows of the rest of the system: the live release with its router and its ready students, and the
-keys. Read from the ledger every half second in a thread; a request sees one snapshot from beginning to end.
+"""What the gateway knows of the rest of the system: the live release with its router and its ready students, the
+one that is tried beside it, and the keys.
+
+Read from the ledger every half second in a thread; a request sees one snapshot from beginning to end.
 """
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,7 +13,12 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from gateway.budgets import Budgets
-from ledger import keys, releases, replicas
+from gateway.call import Call
+from gateway.live_release import LiveRelease
+from gateway.trial import OnTrial
+from ledger import canaries, keys, releases, replicas
+from ledger.artifact_store import local_part
+from ledger.artifacts import ArtifactError
 from ledger.keys import Key
 from ledger.spending import Reading
 from ledger.store import Store
@@ -24,30 +32,34 @@ log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class LiveRelease:
-    """A student and its router, switched as one."""
-
-    id: str
-    router: RouterModel
-    student_urls: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Snapshot:
     """A consistent view for one request."""
 
     release: LiveRelease | None = None
     keys: dict[str, Key] = field(default_factory=dict[str, Key])
+    trial: OnTrial | None = None
+
+    def release_for(self, call: Call) -> LiveRelease | None:
+        """The one that a call's conversation has."""
+        trial = self.trial
+        is_tried = trial is not None and trial.mode == "canary" and trial.takes(call)
+        return trial.release if trial is not None and is_tried else self.release
+
+    def release_of(self, release_id: str | None) -> LiveRelease | None:
+        """The one of this id, or None where it is not served any more."""
+        served = (self.release, self.trial.release if self.trial else None)
+        return next((each for each in served if each is not None and each.id == release_id), None)
 
 
 class Live:
     """Keeps `snapshot` fresh. While the store is away the last snapshot stays."""
 
-    def __init__(self, store: Store, student_base_url: str | None, budgets: Budgets) -> None:
-        self._store = store
+    def __init__(self, store: Store, student_base_url: str | None, budgets: Budgets, cache: Path) -> None:
+        self._store, self._cache = store, cache
         self.student_base_url = student_base_url
         self._budgets = budgets
         self._routers: dict[str, RouterModel] = {}
+        self._unread: set[str] = set()
         self.snapshot = Snapshot()
         self.store_reachable = False
         self.loaded = False
@@ -63,14 +75,26 @@ class Live:
         if router is None:
             return Snapshot(self.snapshot.release, active)
         if self.student_base_url is not None:
-            urls: tuple[str, ...] = (self.student_base_url,)
-        else:
-            urls = tuple(
-                replica.url
-                for replica in replicas.list_replicas(self._store)
-                if replica.release_id == champion.id and replica.state == "ready"
-            )
-        return Snapshot(LiveRelease(champion.id, router, urls), active)
+            return Snapshot(LiveRelease(champion.id, router, (self.student_base_url,)), active)
+        running = replicas.list_replicas(self._store)
+        urls, model = replicas.places(running, champion.id, live=True)
+        trial = self._trial(champion, running)
+        kept = {champion.id, trial.release.id if trial else ""}
+        self._routers = {name: each for name, each in self._routers.items() if name in kept}
+        return Snapshot(LiveRelease(champion.id, router, urls, model), active, trial)
+
+    def _trial(self, champion: releases.Release, running: Sequence[replicas.Replica]) -> OnTrial | None:
+        """What is tried beside the champion; None where it cannot be, and the champion takes all."""
+        canary = canaries.current(self._store)
+        if canary is None or canary.champion_id != champion.id:
+            return None
+        urls, model = replicas.places(running, canary.release_id, live=False)
+        tried = next((each for each in releases.served(self._store) if each.id == canary.release_id), None)
+        router = self._router(tried) if urls and tried is not None else None
+        if router is None:
+            return None
+        release = LiveRelease(canary.release_id, router, urls, model, on_trial=True)
+        return OnTrial(release, canary.mode, canary.share, canary.figures)
 
     def _read(self) -> tuple[Snapshot, Reading | None]:
         snapshot = self.load()
@@ -79,10 +103,14 @@ class Live:
     def _router(self, release: releases.Release) -> RouterModel | None:
         if release.id not in self._routers:
             try:
-                self._routers = {release.id: RouterModel.load(Path(release.folder) / "router")}
-            except RouterFileError as error:
-                log.error("router_unreadable", release=release.id, error=str(error))
+                self._routers[release.id] = RouterModel.load(local_part(release, "router", self._cache))
+            except (RouterFileError, ArtifactError, OSError) as error:
+                if release.id not in self._unread:
+                    # tried again at every look, and said once
+                    self._unread.add(release.id)
+                    log.error("router_unreadable", release=release.id, error=str(error))
                 return None
+            self._unread.discard(release.id)
         return self._routers[release.id]
 
     async def refresh(self) -> None:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
 
+from gateway.trial import OnTrial
 from ledger.records import NANO, RequestRecord
 from router.pacing import Pacer
 
@@ -74,6 +75,14 @@ class Metrics:
             "stillroom_teacher_spend_today", "Teacher's cost this day, expected ones too", registry=registry
         )
         self.release = Info("stillroom_release", "The live release", registry=registry)
+        self._trial_share = Gauge(
+            "stillroom_canary_share", "Share of the conversations that a release is tried on, 0 for none",
+            registry=registry,
+        )  # fmt: skip
+        self._trial = Gauge(
+            "stillroom_canary", "Figures of the newest look at the release on trial", ("rule", "side"),
+            registry=registry,
+        )  # fmt: skip
 
     def observe(self, record: RequestRecord) -> None:
         """Count one finished request."""
@@ -95,6 +104,15 @@ class Metrics:
         self._spent_today.set_function(lambda: pacer.spent_today)
         self._pacing_price.labels("share").set_function(lambda: pacer.share_price)
         self._pacing_price.labels("spend").set_function(lambda: pacer.spend_price)
+
+    def show_trial(self, trial: OnTrial | None) -> None:
+        """Show what is tried; the rules are a closed set, and ``latency`` is in ms."""
+        self._trial.clear()
+        self._trial_share.set(trial.share if trial else 0.0)
+        for rule in trial.figures.get("rules", ()) if trial else ():
+            for side in ("candidate", "champion"):
+                if rule[side] is not None:
+                    self._trial.labels(rule["name"], side).set(rule[side])
 
     def _new_kind(self, record: RequestRecord) -> "_Kind":
         """The metrics of such requests; looking each up checks and converts its labels under a lock every time."""

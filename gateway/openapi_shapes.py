@@ -5,7 +5,7 @@ Shapes of ours come from their structs, those of OpenAI from `gateway.openapi_mo
 
 from typing import Final
 
-from gateway import admin_api, events_api, keys_api
+from gateway import canary_api, erasures_api, events_api, jobs_api, keys_api
 from gateway.feedback_api import NewFeedback
 from gateway.openapi_models import (
     BOOLEAN,
@@ -23,8 +23,11 @@ from gateway.openapi_models import (
     or_null,
     ref,
 )
+from ledger.canaries import Canary
+from ledger.erasure import Erasure
 from ledger.events import Event
 from ledger.feedback import Feedback
+from ledger.job_settings import JobSettings
 from ledger.jobs import Job
 from ledger.keys import MAX_OVERLAP_S, Key
 from ledger.labels import Label
@@ -49,8 +52,13 @@ __all__ = (
 
 TYPES: Final = (
     keys_api.NewKey,
+    erasures_api.NewErasure,
+    Erasure,
     KeyPolicy,
-    admin_api.NewJob,
+    Canary,
+    canary_api.NewCanary,
+    JobSettings,
+    jobs_api.NewReason,
     NewFeedback,
     Event,
     Feedback,
@@ -61,6 +69,7 @@ TYPES: Final = (
     Job,
     Release,
 )
+CANARY: Final = obj(("canary",), canary={"anyOf": [ref("Canary"), {"type": "null"}]})
 ROTATION: Final = obj(overlap_seconds=NUMBER | {"minimum": 0, "maximum": MAX_OVERLAP_S}) | {
     "additionalProperties": False
 }
@@ -79,7 +88,10 @@ BODIES: Final[dict[str, Schema]] = MODEL_ANSWERED | {
     "create_key": ref("NewKey"),
     "update_key": ref("KeyPolicy"),
     "rotate_key": ROTATION,
-    "create_job": ref("NewJob"),
+    "create_erasure": ref("NewErasure"),
+    "create_job": ref("JobSettings"),
+    "reject_job": ref("NewReason"),
+    "start_canary": ref("NewCanary"),
 }
 RESULTS: Final[dict[str, Schema]] = {
     "healthz": obj(("status",), status=STRING),
@@ -101,11 +113,15 @@ RESULTS: Final[dict[str, Schema]] = {
     "update_key": ref("Key"),
     "rotate_key": obj(("key", "secret"), key=ref("Key"), secret=STRING),
     "revoke_key": ref("Key"),
+    "create_erasure": ref("Erasure"),
     "list_events": obj(("data",), data=listed(ref("Event"))),
     "list_jobs": obj(("data",), data=listed(ref("Job"))),
     "create_job": ref("Job"),
     "show_job": obj(("job", "events"), job=ref("Job"), events=listed(OBJECT)),
     "cancel_job": ref("Job"),
+    "approve_job": ref("Job"),
+    "reject_job": ref("Job"),
+    **dict.fromkeys(("show_canary", "start_canary", "stop_canary", "promote_canary"), CANARY),
     "list_releases": obj(("data",), data=listed(ref("Release"))),
     "promote_release": ref("Release"),
     "rollback_release": obj(("rolled_back", "live"), rolled_back=STRING, live=ref("Release")),
@@ -120,7 +136,7 @@ RESULTS: Final[dict[str, Schema]] = {
     ),
     "curve": ref("LogReport"),
 }
-STATUS: Final = {"create_feedback": 201, "create_key": 201, "create_job": 202}
+STATUS: Final = {"create_feedback": 201, "create_key": 201, "create_job": 202, "start_canary": 201}
 """Of success, where it is not 200."""
 QUERIES: Final[dict[str, dict[str, Schema]]] = {
     "curve": {
@@ -135,9 +151,10 @@ QUERIES: Final[dict[str, dict[str, Schema]]] = {
         "after": STRING,
     },
     "list_events": {"limit": INTEGER | {"minimum": 1, "maximum": events_api.MAX_LIMIT}, "kind": STRING},
+    "follow_job": {"after": INTEGER | {"minimum": 0}},
 }
 """Query parameters."""
-TEXTS: Final = {"metrics": "text/plain"}
+TEXTS: Final = {"metrics": "text/plain", "follow_job": "text/event-stream"}
 """Handlers that do not answer in JSON, and in what."""
 
 

@@ -9,7 +9,7 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from gateway.call import Call
-from gateway.live import LiveRelease
+from gateway.live_release import LiveRelease
 from ledger.records import NANO, RequestRecord
 from ledger.requests import usage_by
 from ledger.store import Store

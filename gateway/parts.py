@@ -18,6 +18,7 @@ from gateway.recorder import Recorder
 from gateway.relay import Relay
 from gateway.settings import AuthSettings, EmbeddingsSettings, GatewaySettings, TeacherSettings
 from gateway.sides import student_side, teacher_side
+from ledger.canaries import Trial
 from router.policy import Capabilities
 from router.settings import RouterSettings
 from serving.settings import StudentSettings
@@ -37,6 +38,8 @@ class GatewayConfig:
     aliases: Mapping[str, str]
     spool: Path
     embeddings: EmbeddingsSettings = field(default_factory=EmbeddingsSettings)
+    trial: Trial | None = None
+    """How a release that a person approves is tried; None where it goes live at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,7 @@ def serving_state(lasting: Lasting, config: GatewayConfig) -> dict[str, Any]:
         "aliases": dict(config.aliases),
         "log_content": config.gateway.log_content,
         "auth_required": config.auth.required,
+        "trial": config.trial,
     }
 
 
@@ -74,19 +78,23 @@ def _relay(lasting: Lasting, config: GatewayConfig) -> Relay:
     pricing = Pricing(student.price, config.teacher.price)
     top = config.teacher.top_logprobs
     asked = student_side(student, gateway, client, metrics)
-    sides = Sides(teacher, asked, lasting.live, top)
+    # its breakers and retries are not shown: those in the metrics are the champion's
+    tried = student_side(student, gateway, client, Metrics())
+    sides = Sides(teacher, asked, tried, lasting.live, top)
+    capabilities = Capabilities(student.context_tokens, student.tools, student.images)
     return Relay(
         live=lasting.live,
         teacher=teacher,
         student=asked,
+        tried=tried,
         student_when_teacher_down=gateway.student_when_teacher_down,
-        capabilities=Capabilities(student.context_tokens, student.tools, student.images),
+        capabilities=capabilities,
         pricing=pricing,
         hold_tokens=config.router.hold_tokens,
         router_enabled=config.router.enabled,
         harvest_top_logprobs=top,
         recorder=lasting.recorder,
         metrics=metrics,
-        explorer=Explorer(sides, pricing, lasting.recorder, config.router),
+        explorer=Explorer(sides, pricing, lasting.recorder, config.router, capabilities),
         pacing=lasting.pacing,
     )

@@ -10,21 +10,24 @@ from typing import Final, TypeAlias, TypeVar
 
 import structlog
 
-from gateway.answer import Answer, signals
+from gateway.answer import Answer
 from gateway.attempts import Ask, Attempts
 from gateway.bodies import student_body, teacher_body
 from gateway.call import Call, Pricing
+from gateway.chunks import read_whole
 from gateway.errors import ApiError, Unavailable, UpstreamError, error_body, refusal_body, unavailable
 from gateway.explore import Explorer
 from gateway.holding import Held, open_held
-from gateway.live import Live, LiveRelease
+from gateway.live import Live
+from gateway.live_release import LiveRelease
 from gateway.metrics import Metrics
 from gateway.pacing import Pacing
 from gateway.recorder import Recorder
 from gateway.replies import CLIENT_GONE, PlainReply, StreamReply
 from gateway.sse import DONE, frame
+from gateway.tokens import signals
 from gateway.upstream import UpstreamReply
-from gateway.wire import NotJson, decode_answer, encode
+from gateway.wire import NotJson, encode
 from router.policy import Capabilities, Decision, decide, escalate
 
 __all__ = ("Relay",)
@@ -44,6 +47,8 @@ class Relay:
     live: Live
     teacher: Attempts
     student: Attempts
+    tried: Attempts
+    """The student of a release that is on trial."""
     student_when_teacher_down: bool
     capabilities: Capabilities
     pricing: Pricing
@@ -79,7 +84,7 @@ class Relay:
     # deciding
 
     def _decide(self, call: Call) -> LiveRelease | None:
-        release = self.live.snapshot.release
+        release = self.live.snapshot.release_for(call)
         call.release_id = release.id if release else None
         if call.target != "auto":
             route = "student" if call.target == "student" else "teacher"
@@ -115,7 +120,7 @@ class Relay:
         if not self._is_student_ready(call, release) or release is None:
             return None
         try:
-            reply, answer = await self._ask(call, self.student, lambda source: student_body(call, source))
+            reply, answer = await self._ask(call, self._student(release), lambda source: student_body(call, source))
         except UpstreamError as error:
             return self._student_failed(call, error)
         if reply.status >= 400:
@@ -141,13 +146,10 @@ class Relay:
         if reply.status >= 400:
             return reply, answer
         try:
-            body = decode_answer(reply.body)
-            answer.read(body)
-            if answer.hide(body, call.asked):
-                reply = replace(reply, body=encode(body))
+            shown = read_whole(call.asked, answer, reply.body)
         except (NotJson, RecursionError) as error:
             raise UpstreamError(side.name, "answered with something that is not a JSON object") from error
-        return reply, answer
+        return reply if shown is reply.body else replace(reply, body=shown), answer
 
     def _finish_whole(self, call: Call, reply: UpstreamReply, answer: Answer) -> PlainReply:
         self._record(call, answer, 200)
@@ -163,7 +165,7 @@ class Relay:
         # what does not hang on the confidence is not kept waiting for it
         tokens = self.hold_tokens if call.decision.is_provisional else 0
         try:
-            held = await open_held(self.student, call, lambda source: student_body(call, source), tokens)
+            held = await open_held(self._student(release), call, lambda source: student_body(call, source), tokens)
         except UpstreamError as error:
             return self._student_failed(call, error)
         if isinstance(held, UpstreamReply):
@@ -219,9 +221,13 @@ class Relay:
     def _teacher_body(self, call: Call) -> Ask:
         return lambda source: teacher_body(call, source, self.harvest_top_logprobs)
 
+    def _student(self, release: LiveRelease) -> Attempts:
+        return self.tried if release.on_trial else self.student
+
     def _is_student_ready(self, call: Call, release: LiveRelease | None) -> bool:
         if release is not None and release.student_urls:
-            self.student.serve_at(release.student_urls)
+            side = self._student(release)
+            side.serve_at(release.student_urls, release.id, release.student_model)
             return True
         if call.target == "student":
             raise Unavailable("There is no student to answer: no release is live and ready.")

@@ -64,6 +64,8 @@ class TeacherSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What the teacher costs."""
     top_logprobs: int = 20
     """Soft targets to harvest per token; 0 for a teacher without them."""
+    terms_allow_training: bool = True
+    """Whether its provider's terms let a student be trained on its answers; false refuses every distillation."""
     connect_timeout_seconds: float = 5.0
     """How long a connection may take."""
     first_byte_timeout_seconds: float = 120.0

@@ -1,10 +1,10 @@
 """Reading an upstream's event stream: into an `Answer`, and cut down to what the client asked for."""
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from typing import Any, Final
 
 from gateway.answer import Answer, Asked
-from gateway.chunks import read_text_chunk
+from gateway.chunks import read_text
 from gateway.errors import UpstreamError
 from gateway.sse import DONE, EventTooLarge, batches, event_data, frame, is_whole
 from gateway.wire import NotJson, decode_answer, encode
@@ -12,6 +12,7 @@ from gateway.wire import NotJson, decode_answer, encode
 __all__ = ("read_stream",)
 
 BROKE_OFF: Final = "broke its stream off"
+LAST: Final = frame(DONE)
 
 
 class _Over(Exception):
@@ -27,50 +28,83 @@ async def read_stream(
     Then, one piece each time, what the upstream sends at once. Raises `UpstreamError` for a stream that ends without
     ``[DONE]``, reports an error, or is not made of JSON objects.
     """
-    shown: list[bytes] = []
-    held = False
+    reader = _Reader(upstream, asked, answer, hold)
     try:
         async for batch in batches(chunks):
-            for event in batch:
-                piece = _piece(upstream, asked, answer, event)
-                shown.append(piece)
-                if piece and not held and (len(answer.logprobs) >= hold or answer.finish_reason is not None):
-                    held = True
-                    yield _joined(shown)
-            if held and any(shown):
-                yield _joined(shown)
+            for piece in reader.read(batch):
+                yield piece
     except _Over:
-        if any(shown):
-            yield _joined(shown)
+        if rest := reader.rest():
+            yield rest
         return
     except (UpstreamError, EventTooLarge, NotJson, RecursionError) as error:
-        if held and any(shown):
-            yield _joined(shown)
+        if reader.shows and (rest := reader.rest()):
+            yield rest
         if isinstance(error, UpstreamError):
             raise
         raise UpstreamError(upstream, "sent an event that cannot be read") from error
     raise UpstreamError(upstream, BROKE_OFF)
 
 
-def _joined(events: list[bytes]) -> bytes:
-    """The events as one piece; the list is empty then."""
-    joined = b"".join(events)
-    events.clear()
-    return joined
+class _Reader:
+    """Events in, pieces for the client out."""
 
+    __slots__ = ("_answer", "_asked", "_hold", "_ready", "_upstream", "shows")
 
-def _piece(upstream: str, asked: Asked, answer: Answer, event: bytes) -> bytes:
-    """An event as the client sees it, empty where it does not."""
-    data = event_data(event)
-    if data == DONE:
-        raise _Over
-    if not is_whole(event):
-        raise UpstreamError(upstream, BROKE_OFF)
-    return event if data is None else _shown(upstream, asked, answer, event, data)
+    def __init__(self, upstream: str, asked: Asked, answer: Answer, hold: int) -> None:
+        self._upstream, self._asked, self._answer, self._hold = upstream, asked, answer, hold
+        self._ready: list[bytes] = []
+        """Read, and not given out yet."""
+        self.shows = not hold
+        """Whether nothing is held back any more."""
+
+    def read(self, batch: list[bytes]) -> Iterator[bytes]:
+        """The events that came in together. Raises `_Over`, and as `read_stream` does."""
+        while batch and not self.shows:
+            # a chunk of text is a token
+            wanted = max(self._hold - len(self._answer.logprobs), 1)
+            self._read_at_once(batch[:wanted])
+            batch = batch[wanted:]
+            if any(self._ready) and self._is_enough():
+                self.shows = True
+                yield self.rest()
+        if batch:
+            self._read_at_once(batch)
+        if self.shows and (rest := self.rest()):
+            yield rest
+
+    def rest(self) -> bytes:
+        """What is ready, as one piece."""
+        joined = b"".join(self._ready)
+        self._ready.clear()
+        return joined
+
+    def _is_enough(self) -> bool:
+        return len(self._answer.logprobs) >= self._hold or self._answer.finish_reason is not None
+
+    def _read_at_once(self, batch: list[bytes]) -> None:
+        is_last = batch[-1] == LAST
+        text = read_text(self._asked, self._answer, batch[:-1] if is_last else batch)
+        if text is None:
+            for event in batch:
+                self._ready.append(self._piece(event))
+            return
+        self._ready.append(text)
+        if is_last:
+            raise _Over
+
+    def _piece(self, event: bytes) -> bytes:
+        """An event as the client sees it, empty where it does not."""
+        data = event_data(event)
+        if data == DONE:
+            raise _Over
+        if not is_whole(event):
+            raise UpstreamError(self._upstream, BROKE_OFF)
+        return event if data is None else _shown(self._upstream, self._asked, self._answer, event, data)
 
 
 def _shown(upstream: str, asked: Asked, answer: Answer, event: bytes, data: bytes) -> bytes:
-    piece = read_text_chunk(asked, answer, data)
+    piece = read_text(asked, answer, [event])
     if piece is not None:
         return piece
     body = decode_answer(data)

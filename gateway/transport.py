@@ -17,7 +17,7 @@ import httpx
 
 from gateway.connection import Connection, Timeouts
 
-__all__ = ("Client", "Transport")
+__all__ = ("Body", "Client", "Transport")
 
 Origin: TypeAlias = tuple[bytes, bytes, int | None]
 """Scheme, host and port."""
@@ -92,7 +92,7 @@ class Transport(httpx.AsyncBaseTransport):
         headers, status = connection.headers, connection.status
         body = connection.whole()
         if body is None:
-            return httpx.Response(status, headers=headers, stream=_Body(self, pool, connection))
+            return httpx.Response(status, headers=headers, stream=Body(self, pool, connection))
         self.release(pool, connection)
         return _Whole(status, headers, body)
 
@@ -201,7 +201,7 @@ class Transport(httpx.AsyncBaseTransport):
         self._sweeping = loop.call_later(SWEEP_S, self._sweep) if busy else None
 
 
-class _Body(httpx.AsyncByteStream):
+class Body(httpx.AsyncByteStream):
     """The body of an answer that is still coming in."""
 
     def __init__(self, transport: Transport, pool: _Pool, connection: Connection) -> None:
@@ -210,9 +210,15 @@ class _Body(httpx.AsyncByteStream):
         self._connection: Connection | None = connection
 
     def __aiter__(self) -> AsyncIterator[bytes]:
+        """The body as it comes in."""
         if self._connection is None:
             raise httpx.StreamClosed
         return self._connection.chunks()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all of it was read."""
+        return self._connection is None or self._connection.is_read
 
     async def aclose(self) -> None:
         """Give the connection back if the answer was read to its end, else close it."""

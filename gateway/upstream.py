@@ -8,14 +8,14 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, cast
 
 import httpx
 
 from gateway.alarm import Alarm
 from gateway.errors import Fault, UpstreamError
 from gateway.faults import FAULTS, WHY, upstream_error
-from gateway.transport import Client, Transport
+from gateway.transport import Body, Client, Transport
 from ledger.prices import Price
 
 __all__ = ("Question", "Stream", "Upstream", "UpstreamReply", "open_client", "open_stream", "post")
@@ -50,6 +50,8 @@ class Upstream:
     """From the beginning of a call, connecting included, to its first byte; ``timeout.read`` may be shorter."""
     price: Price | None = None
     """Where it is not the route's."""
+    release: str | None = None
+    """The release that is asked, by a header: a student must not answer for another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +123,8 @@ class Stream:
         """Whether it broke off: it failed, or was over without ``[DONE]``."""
         self.on_close: Callable[[Stream], None] | None = None
         self._question, self._response, self._alarm = question, response, alarm
-        self._chunks = response.aiter_raw()
+        # not by httpx's way through generators: nothing is decoded
+        self._chunks = aiter(cast("httpx.AsyncByteStream", response.stream))
         self._first: bytes | None = None
         self._last = b""
         self._closed = False
@@ -177,6 +180,9 @@ class Stream:
             await self._response.aclose()
 
     async def _drain(self) -> None:
+        body = self._response.stream
+        if isinstance(body, Body) and body.is_over:
+            return
         with contextlib.suppress(*FAULTS):
             async with asyncio.timeout(DRAIN_S):
                 async for _ in self._chunks:
@@ -225,6 +231,8 @@ def _headers(upstream: Upstream, forwarded: Mapping[str, str]) -> dict[str, str]
     headers = {"content-type": "application/json", "accept-encoding": "identity", **forwarded}
     if upstream.api_key:
         headers["authorization"] = f"Bearer {upstream.api_key}"
+    if upstream.release:
+        headers["x-stillroom-release"] = upstream.release
     return headers
 
 

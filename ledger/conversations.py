@@ -7,7 +7,7 @@ import msgspec
 
 from ledger.records import Content
 
-__all__ = ("conversation_id", "user_id", "user_id_of")
+__all__ = ("USER_FIELDS", "conversation_id", "user_id", "user_id_of")
 
 USER_FIELDS: Final = ("safety_identifier", "user")
 """Where OpenAI's clients name their end user, the newer field first."""

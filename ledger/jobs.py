@@ -1,7 +1,8 @@
 """Distillation jobs: rows with a lease, so that one worker at a time holds a job and a dead one's is taken over."""
 
+import hashlib
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -9,30 +10,37 @@ import sqlalchemy as sa
 
 from ledger import schema
 from ledger.audit import record as audit
-from ledger.store import Store, now_ms
+from ledger.canary_close import close
+from ledger.store import Store, insert_into, now_ms
 
 __all__ = (
     "ACTIVE_STATES",
     "FINAL_STATES",
     "LEASE_MS",
+    "WAITING_STATES",
     "Job",
     "JobError",
     "add_event",
+    "add_events",
     "cancel",
     "claim",
     "create",
+    "create_once",
     "events",
     "get",
     "heartbeat",
     "list_jobs",
+    "newest",
     "set_state",
     "settle",
 )
 
 LEASE_MS: Final = 30_000
+ID_DIGITS: Final = 16
 ACTIVE_STATES: Final = ("queued", "building", "training", "evaluating")
 WAITING_STATES: Final = ("awaiting_approval", "canary")
 FINAL_STATES: Final = ("live", "rejected", "failed", "cancelled", "rolled_back")
+_NEWEST_FIRST: Final = (schema.jobs.c.created_at.desc(), schema.jobs.c.id)
 
 
 class JobError(ValueError):
@@ -60,15 +68,26 @@ class Job:
 
 def create(store: Store, trigger: str, actor: str, settings: Mapping[str, Any]) -> Job:
     """Queue a job."""
+    return create_once(store, secrets.token_hex(16), trigger, actor, settings)[0]
+
+
+def create_once(store: Store, name: str, trigger: str, actor: str, settings: Mapping[str, Any]) -> tuple[Job, bool]:
+    """Queue a job unless one was queued under this name, by whichever process. Returns it, and whether it is new.
+
+    The job's id is the name's digest, so that the table's own key decides who was first.
+    """
     now = now_ms()
     job = Job(
-        f"job_{secrets.token_hex(6)}", "queued", trigger, actor, dict(settings), now, now,
-        None, None, False, None, None, {},
+        f"job_{hashlib.sha256(name.encode()).hexdigest()[:ID_DIGITS]}", "queued", trigger, actor, dict(settings), now,
+        now, None, None, False, None, None, {},
     )  # fmt: skip
     with store.write() as connection:
-        connection.execute(sa.insert(schema.jobs).values({f: getattr(job, f) for f in Job.__slots__}))
+        insert = insert_into(connection, schema.jobs).values({f: getattr(job, f) for f in Job.__slots__})
+        if not connection.execute(insert.on_conflict_do_nothing()).rowcount:
+            row = connection.execute(sa.select(schema.jobs).where(schema.jobs.c.id == job.id)).one()
+            return Job(*row), False
         audit(connection, actor, "job.create", job.id, {"trigger": trigger})
-    return job
+    return job, True
 
 
 def get(store: Store, job_id: str) -> Job:
@@ -87,19 +106,26 @@ def _found(row: sa.Row[Any] | None, job_id: str) -> Job:
 def list_jobs(store: Store, limit: int = 100) -> list[Job]:
     """The newest jobs, newest first."""
     with store.read() as connection:
-        rows = connection.execute(sa.select(schema.jobs).order_by(schema.jobs.c.created_at.desc()).limit(limit))
+        rows = connection.execute(sa.select(schema.jobs).order_by(*_NEWEST_FIRST).limit(limit))
         return [Job(*row) for row in rows]
+
+
+def newest(store: Store) -> Job | None:
+    """The job that was made last, or None before the first."""
+    return next(iter(list_jobs(store, 1)), None)
 
 
 def claim(store: Store, owner: str, job_id: str | None = None) -> Job | None:
     """Take the oldest active job whose lease is free or has run out (or the one named), or None."""
-    table, now = schema.jobs, now_ms()
-    free = sa.or_(table.c.lease_until.is_(None), table.c.lease_until < now)
-    condition = sa.and_(table.c.state.in_(ACTIVE_STATES), free)
-    if job_id is not None:
-        condition = sa.and_(condition, table.c.id == job_id)
-    pick = sa.select(table.c.id).where(condition).order_by(table.c.created_at).limit(1)
+    table = schema.jobs
     with store.write() as connection:
+        # the time at which the lock is held: the store may have made us wait for it longer than a lease
+        now = now_ms()
+        free = sa.or_(table.c.lease_until.is_(None), table.c.lease_until < now)
+        condition = sa.and_(table.c.state.in_(ACTIVE_STATES), free)
+        if job_id is not None:
+            condition = sa.and_(condition, table.c.id == job_id)
+        pick = sa.select(table.c.id).where(condition).order_by(table.c.created_at).limit(1)
         if connection.dialect.name == "postgresql":
             pick = pick.with_for_update(skip_locked=True)
         found = connection.execute(pick).scalar()
@@ -116,12 +142,12 @@ def claim(store: Store, owner: str, job_id: str | None = None) -> Job | None:
 
 def heartbeat(store: Store, job_id: str, owner: str) -> Job:
     """Renew the lease. Raises `JobError` when another worker holds it: stop working on the job then."""
-    table, now = schema.jobs, now_ms()
+    table = schema.jobs
     with store.write() as connection:
         row = connection.execute(
             sa.update(table)
             .where(table.c.id == job_id, table.c.lease_owner == owner)
-            .values(lease_until=now + LEASE_MS)
+            .values(lease_until=now_ms() + LEASE_MS)
             .returning(*table.columns)
         ).first()
     if row is None:
@@ -153,16 +179,21 @@ def settle(store: Store, job_id: str, state: str) -> None:
 
     Raises `JobError` for a job that does not wait.
     """
-    table = schema.jobs
     with store.write() as connection:
-        done = connection.execute(
-            sa.update(table)
-            .where(table.c.id == job_id, table.c.state.in_(WAITING_STATES))
-            .values(state=state, updated_at=now_ms())
-        )
-        if not done.rowcount:
-            raise JobError(f"job {job_id} does not wait for a decision")
-        _event(connection, job_id, "state", {"state": state})
+        end_waiting(connection, job_id, state)
+
+
+def end_waiting(connection: sa.Connection, job_id: str, state: str, error: str | None = None) -> None:
+    """`settle`, within the caller's transaction; ``error`` says why, where it does not end well."""
+    table = schema.jobs
+    done = connection.execute(
+        sa.update(table)
+        .where(table.c.id == job_id, table.c.state.in_(WAITING_STATES))
+        .values(state=state, updated_at=now_ms(), error=error)
+    )
+    if not done.rowcount:
+        raise JobError(f"job {job_id} does not wait for a decision")
+    _event(connection, job_id, "state", {"state": state})
 
 
 def cancel(store: Store, job_id: str, actor: str) -> Job:
@@ -186,6 +217,9 @@ def cancel(store: Store, job_id: str, actor: str) -> Job:
                 .where(schema.releases.c.id == job.release_id, schema.releases.c.state == "candidate")
                 .values(state="rejected")
             )
+            if job.state == "canary" and job.release_id is not None:
+                close(connection, "stopped", of=job.release_id)
+            _event(connection, job_id, "state", {"state": "cancelled"})
         changed = connection.execute(
             sa.update(table).where(table.c.id == job_id).values(values).returning(*table.columns)
         ).one()
@@ -199,14 +233,19 @@ def add_event(store: Store, job_id: str, kind: str, data: Mapping[str, Any]) -> 
         _event(connection, job_id, kind, data)
 
 
-def events(store: Store, job_id: str, after: int = 0) -> list[dict[str, Any]]:
-    """A job's events with an id above ``after``, oldest first."""
+def add_events(store: Store, job_id: str, happened: Iterable[tuple[int, str, Mapping[str, Any]]]) -> None:
+    """Add several to a job's history, each with the time (ms) at which it happened, in one transaction."""
+    rows = [{"job_id": job_id, "at": at, "kind": kind, "data": dict(data)} for at, kind, data in happened]
+    with store.write() as connection:
+        connection.execute(sa.insert(schema.job_events), rows)
+
+
+def events(store: Store, job_id: str, after: int = 0, limit: int | None = None) -> list[dict[str, Any]]:
+    """A job's events with an id above ``after``, oldest first, ``limit`` of them at most."""
     table = schema.job_events
+    statement = sa.select(table).where(table.c.job_id == job_id, table.c.id > after).order_by(table.c.id)
     with store.read() as connection:
-        rows = connection.execute(
-            sa.select(table).where(table.c.job_id == job_id, table.c.id > after).order_by(table.c.id)
-        ).mappings()
-        return [dict(row) for row in rows]
+        return [dict(row) for row in connection.execute(statement.limit(limit)).mappings()]
 
 
 def _event(connection: sa.Connection, job_id: str, kind: str, data: Mapping[str, Any]) -> None:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ledger import schema
 from ledger.store import Store
+from ledger.unlabelled import TRIED
 
 __all__ = ("DECIDED", "MAX_ROWS", "Observed", "least_propensity", "observed")
 
@@ -156,7 +157,12 @@ def _beside(connection: sa.Connection, first: int, last: int) -> dict[str, Any]:
     """The rows beside requests of these times, which are their own too, by the request's id."""
     table = schema.requests
     statement = sa.select(table.c.id, table.c.confidence, table.c.propensity).where(
-        table.c.created_at >= first, table.c.created_at <= last, table.c.reason == "explore", table.c.status < 400
+        table.c.created_at >= first,
+        table.c.created_at <= last,
+        table.c.reason == "explore",
+        table.c.status < 400,
+        # of another release, on trial
+        ~table.c.id.like(f"%-{TRIED}"),
     )
     return {row.id.rpartition("-")[0]: row for row in connection.execute(statement)}
 

@@ -9,6 +9,7 @@ import zstandard
 from ledger.labels import Label
 
 __all__ = (
+    "IMPORTED",
     "NANO",
     "Content",
     "RequestRecord",
@@ -23,6 +24,8 @@ __all__ = (
 
 NANO = 1_000_000_000
 """Money is kept as integers of a billionth of the currency unit: sums are exact."""
+IMPORTED = "imported"
+"""The reason of a row that comes from another system's logs: nobody waited for it here, and no key is billed."""
 
 
 def nano(amount: float) -> int:

@@ -7,6 +7,7 @@ import sqlalchemy as sa
 
 from ledger import schema
 from ledger.audit import record as audit
+from ledger.canary_close import close
 from ledger.store import Store, now_ms
 
 __all__ = (
@@ -19,10 +20,13 @@ __all__ = (
     "promote",
     "reject",
     "rollback",
+    "rollback_target",
     "served",
 )
 
-SERVED_STATES: Final = ("candidate", "live")
+PRUNED: Final = "pruned_at"
+"""Where a release's summary says when its files were deleted, in milliseconds since the epoch."""
+SERVED_STATES: Final = ("candidate", "canary", "live")
 
 
 class ReleaseError(ValueError):
@@ -31,8 +35,8 @@ class ReleaseError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """A student, its router and its thresholds. ``state`` is one of candidate, live, retired, rejected,
-    rolled_back; times are milliseconds since the epoch.
+    """A student, its router and its thresholds. ``state`` is one of candidate, canary, live, retired,
+    rejected, rolled_back; times are milliseconds since the epoch.
     """
 
     id: str
@@ -101,12 +105,15 @@ def set_summary(store: Store, release_id: str, summary: dict[str, Any], content_
         )
 
 
-def promote(store: Store, release_id: str, actor: str) -> Release | None:
+def promote(store: Store, release_id: str, actor: str, was: str | None = None) -> Release | None:
     """Make a release live and retire the one before it, in one transaction. Returns the one before.
 
-    Raises `ReleaseError` for a rejected or unknown release.
+    An open canary ends with it, of whichever release. Raises `ReleaseError` for a rejected or unknown release, and
+    for one whose state is not ``was`` where that is given.
     """
     with store.write() as connection:
+        if was is not None:
+            _check_state(connection, release_id, was)
         return _switch(connection, release_id, "retired", actor, "release.promote")
 
 
@@ -131,6 +138,14 @@ def rollback(store: Store, actor: str) -> tuple[Release, Release]:
     return current, Release(*again)
 
 
+def rollback_target(store: Store) -> Release | None:
+    """The release that a rollback would make live again."""
+    with store.read() as connection:
+        row = connection.execute(sa.select(schema.releases).where(schema.releases.c.state == "live")).first()
+        target = _good_ancestor(connection, Release(*row)) if row else None
+    return get(store, target) if target else None
+
+
 def _good_ancestor(connection: sa.Connection, release: Release) -> str | None:
     seen = {release.id}
     wanted = release.parent_id
@@ -139,7 +154,7 @@ def _good_ancestor(connection: sa.Connection, release: Release) -> str | None:
         if row is None:
             return None
         ancestor = Release(*row)
-        if ancestor.state not in ("rolled_back", "rejected"):
+        if ancestor.state not in ("rolled_back", "rejected") and PRUNED not in ancestor.summary:
             return ancestor.id
         seen.add(ancestor.id)
         wanted = ancestor.parent_id
@@ -147,15 +162,23 @@ def _good_ancestor(connection: sa.Connection, release: Release) -> str | None:
 
 
 def reject(store: Store, release_id: str, actor: str, why: str) -> None:
-    """Mark a candidate as rejected. A release in another state stays as it is."""
+    """Mark a candidate, or what is tried as a canary, as rejected. A release in another state stays as it is."""
     with store.write() as connection:
         done = connection.execute(
             sa.update(schema.releases)
-            .where(schema.releases.c.id == release_id, schema.releases.c.state == "candidate")
+            .where(schema.releases.c.id == release_id, schema.releases.c.state.in_(("candidate", "canary")))
             .values(state="rejected")
         )
         if done.rowcount:
+            close(connection, "rejected", of=release_id)
             audit(connection, actor, "release.reject", release_id, {"why": why})
+
+
+def _check_state(connection: sa.Connection, release_id: str, state: str) -> None:
+    table = schema.releases
+    is_so = sa.select(table.c.id).where(table.c.id == release_id, table.c.state == state).with_for_update()
+    if connection.execute(is_so).first() is None:
+        raise ReleaseError(f"release {release_id} is no {state} any more")
 
 
 def _switch(connection: sa.Connection, release_id: str, old_state: str, actor: str, action: str) -> Release | None:
@@ -165,6 +188,8 @@ def _switch(connection: sa.Connection, release_id: str, old_state: str, actor: s
     release = Release(*row)
     if release.state == "rejected":
         raise ReleaseError(f"release {release_id} was rejected by its gate and cannot go live")
+    if PRUNED in release.summary:
+        raise ReleaseError(f"release {release_id} cannot go live: its files were pruned (distill.keep_releases)")
     old = connection.execute(sa.select(schema.releases).where(schema.releases.c.state == "live")).first()
     before = Release(*old) if old else None
     if before is not None and before.id == release_id:
@@ -172,5 +197,6 @@ def _switch(connection: sa.Connection, release_id: str, old_state: str, actor: s
     table = schema.releases
     connection.execute(sa.update(table).where(table.c.state == "live").values(state=old_state))
     connection.execute(sa.update(table).where(table.c.id == release_id).values(state="live", promoted_at=now_ms()))
+    close(connection, "superseded", live_id=release_id)
     audit(connection, actor, action, release_id, {"before": before.id if before else None})
     return before

@@ -1,5 +1,6 @@
 """The running student servers, as `serving` last reported them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -8,15 +9,18 @@ import sqlalchemy as sa
 from ledger import schema
 from ledger.store import Store, now_ms
 
-__all__ = ("STALE_MS", "Replica", "list_replicas", "remove", "report")
+__all__ = ("STALE_MS", "SWAPPABLE", "Replica", "list_replicas", "places", "remove", "report")
 
 STALE_MS: Final = 15_000
 """A replica whose keeper has not reported it for so long is not counted on."""
 
+SWAPPABLE: Final = "swappable"
+"""The state of a server that takes the live release's weights while it runs, and keeps requests waiting for them."""
+
 
 @dataclass(frozen=True, slots=True)
 class Replica:
-    """One student server. ``state`` is starting, ready, down or draining."""
+    """One student server. ``state`` is starting, ready, down, draining or `SWAPPABLE`; or keeper, of who reports."""
 
     id: str
     release_id: str
@@ -52,3 +56,14 @@ def list_replicas(store: Store, stale_ms: int = STALE_MS) -> list[Replica]:
             sa.select(schema.replicas).where(schema.replicas.c.heartbeat_at >= now_ms() - stale_ms)
         )
         return [Replica(*row) for row in rows]
+
+
+def places(found: Sequence[Replica], release_id: str, live: bool) -> tuple[tuple[str, ...], str | None]:
+    """Where a release's students are asked, and as which model (None: the settings').
+
+    Where the live one has none that is ready, those count that are about to take its weights: they keep it waiting.
+    """
+    ready = [each for each in found if each.release_id == release_id and each.state == "ready"]
+    if live and not ready:
+        ready = [each for each in found if each.state == SWAPPABLE]
+    return tuple(each.url for each in ready), ready[0].model if ready else None

@@ -3,19 +3,18 @@
 import bisect
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from operator import attrgetter
 from typing import Any, Final
 
-import msgspec
 import sqlalchemy as sa
 
 from ledger import labels, schema
 from ledger.conversations import conversation_id, user_id
-from ledger.feedback import correction_in
-from ledger.records import Content, RequestRecord, decode_content, encode_content
+from ledger.erased import is_erased, marks_since
+from ledger.records import IMPORTED, Content, RequestRecord, decode_content, encode_content
 from ledger.store import Store, insert_into
 
 __all__ = (
@@ -26,7 +25,6 @@ __all__ = (
     "get",
     "insert_records",
     "latency_quantile",
-    "stream_trainable",
     "usage_by",
 )
 
@@ -96,12 +94,23 @@ def insert_records(store: Store, records: Sequence[RequestRecord]) -> int:
         if not new:
             return 0
         _insert_rows(connection, schema.requests, [_row(record) for record in new])
-        _insert_rows(connection, schema.contents, [_kept(r, r.content) for r in new if r.content is not None])
+        _insert_rows(connection, schema.contents, _contents(connection, new))
         found = [record.label for record in new if record.label is not None]
         if found:
             labels.insert(connection, found)
         _roll_up(connection, new)
     return len(new)
+
+
+def _contents(connection: sa.Connection, records: Sequence[RequestRecord]) -> list[tuple[Any, ...]]:
+    """The rows of ``contents``, without those that were erased before they came here."""
+    marks = marks_since(connection, min(record.created_at for record in records))
+    kept = [(record, _kept(record, record.content)) for record in records if record.content is not None]
+    return [
+        row
+        for record, row in kept
+        if not marks or not is_erased(marks, record, {"conversation": row[3], "user": row[4]})
+    ]
 
 
 def _kept(record: RequestRecord, content: Content) -> tuple[Any, ...]:
@@ -156,7 +165,9 @@ def _roll_up(connection: sa.Connection, records: Sequence[RequestRecord]) -> Non
     latency: dict[tuple[int, str, int], int] = defaultdict(int)
     for r in records:
         hour = r.created_at // HOUR_MS * HOUR_MS
-        sums = usage[hour, r.route, r.reason, r.release_id or "", r.key_id or ""]
+        # a budget is spent here, and not where history comes from
+        key_id = "" if r.reason == IMPORTED else r.key_id or ""
+        sums = usage[hour, r.route, r.reason, r.release_id or "", key_id]
         amounts = (
             1,
             int(r.status >= 400),
@@ -167,6 +178,8 @@ def _roll_up(connection: sa.Connection, records: Sequence[RequestRecord]) -> Non
         )
         for i, amount in enumerate(amounts):
             sums[i] += amount
+        if r.reason == IMPORTED:
+            continue
         position = bisect.bisect_left(LATENCY_BUCKETS_MS, r.latency_ms)
         latency[hour, r.route, LATENCY_BUCKETS_MS[min(position, len(LATENCY_BUCKETS_MS) - 1)]] += 1
     _add(
@@ -184,6 +197,8 @@ def _roll_up(connection: sa.Connection, records: Sequence[RequestRecord]) -> Non
 
 
 def _add(connection: sa.Connection, table: sa.Table, key: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
+    if not rows:
+        return
     insert = insert_into(connection, table)
     sums = {column.name: column + insert.excluded[column.name] for column in table.columns if column.name not in key}
     connection.execute(insert.on_conflict_do_update(index_elements=list(key), set_=sums), list(rows))
@@ -250,58 +265,6 @@ def latency_quantile(store: Store, route: str, q: float, since: int = 0) -> floa
             return low + (le - low) * (rank - seen) / n
         seen += n
     return float(buckets[-1][0])
-
-
-def stream_trainable(store: Store, since: int = 0, batch: int = 1_000) -> Iterator[tuple[dict[str, Any], Content]]:
-    """The requests whose answer may be trained on, oldest first, in bounded memory.
-
-    The content was kept and the caller did not opt out, and the teacher answered in full (``answered`` in the values)
-    or the newest feedback has a correction (``corrected``), whoever answered and how it ended: then the content's
-    answer is the correction, without the teacher's log-probabilities. ``feedback_score`` is the newest feedback's.
-    """
-    last_at, last_id = since, ""
-    while True:
-        with store.read() as connection:
-            rows = connection.execute(_trainable(last_at, last_id).limit(batch)).mappings().all()
-        for row in rows:
-            values = dict(row)
-            content = decode_content(values.pop("body"))
-            correction = correction_in(values.pop("feedback_body"))
-            if correction is not None:
-                content = msgspec.structs.replace(content, answer=correction, teacher_logprobs=None)
-            values["corrected"] = correction is not None
-            if values["corrected"] or values["answered"]:
-                yield values, content
-        if len(rows) < batch:
-            return
-        last_at, last_id = rows[-1]["created_at"], rows[-1]["id"]
-
-
-def _trainable(last_at: int, last_id: str) -> sa.Select[Any]:
-    """What comes after this request, with the newest feedback of each."""
-    table, said, newer = schema.requests, schema.feedback, schema.feedback.alias()
-    newest = (
-        sa.select(sa.func.max(newer.c.id)).where(newer.c.request_id == table.c.id).correlate(table).scalar_subquery()
-    )
-    answered = sa.and_(table.c.status < 400, table.c.route == "teacher", table.c.finish_reason == "stop")
-    return (
-        sa.select(
-            table,
-            # null where there is no finish_reason
-            sa.func.coalesce(answered, sa.false()).label("answered"),
-            schema.contents.c.body,
-            said.c.score.label("feedback_score"),
-            said.c.body.label("feedback_body"),
-        )
-        .join(schema.contents, schema.contents.c.request_id == table.c.id)
-        .outerjoin(said, said.c.id == newest)
-        .where(
-            table.c.trainable,
-            sa.or_(answered, said.c.body.is_not(None)),
-            sa.or_(table.c.created_at > last_at, sa.and_(table.c.created_at == last_at, table.c.id > last_id)),
-        )
-        .order_by(table.c.created_at, table.c.id)
-    )
 
 
 def expire_contents(store: Store, before: int) -> int:

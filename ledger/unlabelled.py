@@ -11,11 +11,13 @@ from ledger.feedback import correction_in
 from ledger.records import Content, decode_content
 from ledger.store import Store
 
-__all__ = ("BESIDE", "Pair", "Said", "feedback_unlabelled", "pairs_unlabelled")
+__all__ = ("BESIDE", "TRIED", "Pair", "Said", "feedback_unlabelled", "pairs_unlabelled")
 
 BESIDE: Final = ("explore", "shadow")
 """Ends of the ids of rows that were asked beside a client's request; their labels are about that request."""
-COMPARED: Final = (*BESIDE, "escalated")
+TRIED: Final = "canary"
+"""The end of the ids of rows of a release on trial; their labels are about themselves."""
+COMPARED: Final = (*BESIDE, "escalated", TRIED)
 BATCH: Final = 100
 
 
@@ -107,7 +109,9 @@ def _labelled(
 def _pair(row: dict[str, Any]) -> Pair:
     content = decode_content(row.pop("body"))
     base, _, end = row["id"].rpartition("-")
-    return Pair(base, end, row, content) if end in BESIDE else Pair(row["id"], "escalated", row, content)
+    if end in BESIDE:
+        return Pair(base, end, row, content)
+    return Pair(row["id"], TRIED if end == TRIED else "escalated", row, content)
 
 
 def _said(row: dict[str, Any]) -> Said:

@@ -65,12 +65,14 @@ class Scaling:
     most: Floats
 
     @cached_property
-    def _bounds(self) -> tuple[Floats, Floats]:
+    def bounds(self) -> tuple[Floats, Floats]:
+        """Below and above which a column says no more."""
         reach = CLIP * self.scale
         return np.maximum(self.least, self.mean - reach), np.minimum(self.most, self.mean + reach)
 
     @cached_property
-    def _room(self) -> Floats:
+    def room(self) -> Floats:
+        """The widths that distances are measured in."""
         return np.maximum(self.most - self.least, LEAST_ROOM)
 
     def columns(self, dense: Floats) -> Floats:
@@ -81,12 +83,12 @@ class Scaling:
         """Standardised columns of the same shape. Nothing extrapolates: values beyond those of training, or beyond
         three standard deviations, count as the outermost, so a column that never varied says nothing.
         """
-        low, high = self._bounds
+        low, high = self.bounds
         return (np.minimum(np.maximum(columns, low), high) - self.mean) / self.scale
 
     def outside(self, columns: Floats) -> Floats:
         """How far the farthest column is outside its values in training, in widths of these, at most 1; (...,)."""
-        beyond = np.maximum(self.least - columns, columns - self.most) / self._room
+        beyond = np.maximum(self.least - columns, columns - self.most) / self.room
         return np.minimum(np.maximum(beyond.max(axis=-1), 0.0), 1.0)
 
 
@@ -121,13 +123,46 @@ class Classifier:
         text = view.text()
         read = edges(text)
         words = read.casefold().split()
-        columns = self.scaling.columns(np.array(dense_row(view, text, read, words), dtype=np.float64))
+        dense, outside = self._read_dense(dense_row(view, text, read, words))
         said, surprise = self._lexicon.read(words)
-        novelty = farther(self._novelty(surprise), float(self.scaling.outside(columns)))
+        novelty = farther(self._novelty(surprise), outside)
         if self.groups and view.group and view.group not in self.groups:
             novelty = 1.0
         part = min(max(said + self.lean, -self.limit), self.limit) * (1.0 - novelty) ** self.fading
-        return Assessment(_expit(self.bias + float(self.scaling.standard(columns) @ self.dense) + part), novelty)
+        return Assessment(_expit(self.bias + dense + part), novelty)
+
+    @cached_property
+    def _columns(self) -> list[tuple[float, float, float, float, tuple[float, float, float]]]:
+        """Of each dense column: where it says no more at either end, mean, slope of the logit, and least, most and
+        room.
+        """
+        scaling = self.scaling
+        edges_of = zip(scaling.least.tolist(), scaling.most.tolist(), scaling.room.tolist(), strict=True)
+        slopes = (self.dense / scaling.scale).tolist()
+        low, high = (bound.tolist() for bound in scaling.bounds)
+        return list(zip(low, high, scaling.mean.tolist(), slopes, edges_of, strict=True))
+
+    @cached_property
+    def _knots(self) -> list[float]:
+        return self.scaling.knots.tolist()
+
+    def _read_dense(self, row: list[float]) -> tuple[float, float]:
+        """The dense part of the logit, and `Scaling.outside`: one request, without an array's overhead."""
+        said, farthest, length = 0.0, 0.0, row[0]
+        row += [max(length - knot, 0.0) for knot in self._knots]
+        for value, (low, high, mean, slope, (least, most, room)) in zip(row, self._columns, strict=True):
+            if low <= value <= high:
+                said += (value - mean) * slope
+                continue
+            if value < low:
+                said += (low - mean) * slope
+                far = (least - value) / room
+            else:
+                said += (high - mean) * slope
+                far = (value - most) / room
+            if far > farthest:
+                farthest = far
+        return said, min(farthest, 1.0)
 
     @cached_property
     def _levels(self) -> list[float]:

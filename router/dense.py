@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from router.features import RequestView
 
@@ -48,14 +47,17 @@ _BYTE_CLASSES: Final[dict[str, bytes]] = {
     "hangul": b"\xea\xeb\xec\xed",
     "symbols": b"\xe2\xf0",
 }
-_CONTINUATION, _DIGITS, _SENTENCES, _LINES = (
-    list(_BYTE_CLASSES).index(name) for name in ("continuation", "digits", "sentences", "lines")
+_CONTINUATION, _DIGITS, _UPPER, _CODE, _SENTENCES, _LINES = (
+    list(_BYTE_CLASSES).index(name) for name in ("continuation", "digits", "upper", "code", "sentences", "lines")
 )
 _SHARES: Final = tuple(name for name in _BYTE_CLASSES if name not in ("continuation", "lines"))
-_CLASS_OF = np.zeros((256, len(_BYTE_CLASSES)))
-for _column, _members in enumerate(_BYTE_CLASSES.values()):
-    _CLASS_OF[list(_members), _column] = 1.0
 _SHARE_COLUMNS = [list(_BYTE_CLASSES).index(name) for name in _SHARES]
+_NO_CLASS = len(_BYTE_CLASSES)
+_CLASS_OF = bytes(
+    next((number for number, members in enumerate(_BYTE_CLASSES.values()) if byte in members), _NO_CLASS)
+    for byte in range(256)
+)
+_DIGITS_ALONE = bytes(byte if byte in _BYTE_CLASSES["digits"] else ord(" ") for byte in range(256))
 
 DENSE: Final[tuple[str, ...]] = (
     "log_chars",
@@ -88,43 +90,37 @@ def dense_row(view: RequestView, text: str, read: str, words: Sequence[str]) -> 
     `text` is what the user said, `read` the part of it that features read, `words` that part casefolded and split
     at white space; all three are passed since the n-grams need them too.
     """
-    data = np.frombuffer(read.encode("utf-8", "surrogatepass"), dtype=np.uint8)
-    bytes_there = np.bincount(data, minlength=256)
-    counts = (bytes_there @ _CLASS_OF).tolist()
-    chars = max(data.size - counts[_CONTINUATION], 1.0)
+    data = read.encode("utf-8", "surrogatepass")
+    classes = np.frombuffer(data.translate(_CLASS_OF), dtype=np.uint8)
+    counts: list[int] = np.bincount(classes, minlength=_NO_CLASS).tolist()
+    chars = max(len(data) - counts[_CONTINUATION], 1)
     distinct, count = set(words), len(words) or 1
-    system = sum(len(said) for role, said in view.messages if role in ("system", "developer"))
-    said = sum(len(said) for _, said in view.messages)
+    system, said = 0, 0
+    for role, content in view.messages:
+        said += len(content)
+        system += len(content) if role in ("system", "developer") else 0
     logs = (
         len(text),
         len(words),
         counts[_SENTENCES],
         counts[_LINES],
-        _numbers(data) if counts[_DIGITS] else 0,
+        len(data.translate(_DIGITS_ALONE).split()) if counts[_DIGITS] else 0,
         len(view.messages),
         max(said - len(text), 0),
         system,
         view.tools,
     )
     return [
-        *(min(math.log1p(each) / LOG_SCALE, 1.0) for each in logs),
+        *[min(math.log1p(each) / LOG_SCALE, 1.0) for each in logs],
         min(chars / (16.0 * count), 1.0),
         len(distinct) / count,
-        bytes_there[_BACKTICK] > 2 and "```" in read,  # a look at the counts spares most texts the search
-        bytes_there[_QUESTION] > 0 or (data.size > len(read) and any(mark in read for mark in QUESTION_MARKS)),
+        counts[_CODE] > 2 and "```" in read,  # a look at the counts spares most texts the search
+        "?" in read or (len(data) > len(read) and any(mark in read for mark in QUESTION_MARKS)),
         not QUESTION_WORDS.isdisjoint(distinct),
-        bytes_there[_FIRST] > 0 < bytes_there[_SECOND] and any(a in read and b in read for a, b in CHOICES),
+        counts[_UPPER] > 1 and any(a in read and b in read for a, b in CHOICES),
         counts[_LINES] > 0 and any(mark in read for mark in LISTS),
         "://" in read,
         view.has_tools,
         view.wants_schema,
-        *(counts[column] / chars for column in _SHARE_COLUMNS),
+        *[counts[column] / chars for column in _SHARE_COLUMNS],
     ]
-
-
-_BACKTICK, _QUESTION, _FIRST, _SECOND = map(ord, "`?AB")
-
-
-def _numbers(data: NDArray[np.uint8]) -> int:
-    digit = (data - np.uint8(ord("0"))) < 10
-    return int(np.count_nonzero(digit[1:] > digit[:-1])) + bool(digit[:1].any())

@@ -9,12 +9,13 @@ one prefix sum. The hashing trick is Weinberger et al. 2009, arXiv:0902.2206.
 import string
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ("BUCKETS", "CHAR_START", "PAIR_START", "Grams", "grams_of", "pair_columns")
+__all__ = ("BUCKETS", "CHAR_START", "PAIR_START", "Grams", "grams_of", "pair_columns", "pair_columns_of_few")
 
 WORD_BITS, CHAR_BITS, PAIR_BITS = 15, 16, 15
 CHAR_START = 1 << WORD_BITS
@@ -30,7 +31,8 @@ EDGES: Final = string.punctuation + (
 BATCH_CHARS: Final = 32_768
 
 _BASE = 0x9E6C_63D0_876A_68E5  # odd, hence invertible modulo 2**64
-_SCATTER, _PAIR, _FOLD = np.uint64(0xD1B5_4A32_D192_ED03), np.uint64(0xA24B_AED4_963E_E407), np.uint64(32)
+_SCATTER_INT, _PAIR_INT, _ALL_BITS = 0xD1B5_4A32_D192_ED03, 0xA24B_AED4_963E_E407, (1 << 64) - 1
+_SCATTER, _PAIR, _FOLD = np.uint64(_SCATTER_INT), np.uint64(_PAIR_INT), np.uint64(32)
 _REACH = np.arange(1, LONGEST_GRAM)
 """How far the last character of an n-gram is from its first."""
 _ENDS = np.arange(BATCH_CHARS)[:, np.newaxis] + _REACH + 1
@@ -71,6 +73,15 @@ def grams_of(words: Sequence[str]) -> Grams:
 def pair_columns(hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
     """The columns of the pairs of neighbours in a text, from its words' hashes in order; shape (n - 1,)."""
     return _column(hashes[:-1] * _PAIR + hashes[1:], PAIR_BITS) + PAIR_START
+
+
+def pair_columns_of_few(hashes: Sequence[int]) -> list[int]:
+    """The same of Python's numbers, which cost less where they are few."""
+    columns: list[int] = []
+    for first, second in pairwise(hashes):
+        pair = (first * _PAIR_INT + second) & _ALL_BITS
+        columns.append((((pair ^ (pair >> 32)) * _SCATTER_INT & _ALL_BITS) >> (64 - PAIR_BITS)) + PAIR_START)
+    return columns
 
 
 def _column(hashes: NDArray[np.uint64], bits: int) -> NDArray[np.int64]:

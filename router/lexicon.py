@@ -5,20 +5,32 @@ Traffic repeats its words. A word that was seen is one look-up; the n-grams of n
 
 import math
 from collections.abc import Sequence
+from itertools import islice
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from router.hashing import grams_of, pair_columns
+from router.hashing import grams_of, pair_columns, pair_columns_of_few
 
-__all__ = ("CHARS", "WORDS", "Lexicon", "tallied")
+__all__ = ("CHARS", "FEW", "WORDS", "Lexicon", "tallied")
 
 WORDS: Final = 65_536
 CHARS: Final = 1 << 20
-"""Words and characters it holds; beyond either it begins anew."""
+"""Words and characters that it holds; beyond either it begins anew with the next text."""
+FEW: Final = 96
+"""Up to so many words of a text, Python's own numbers are quicker than arrays."""
 _FREQUENCY = 1.0 + np.log(np.maximum(np.arange(16_384), 1))
 """Weight of a word or pair by how often a request has it."""
+_OF_FEW: Final[list[float]] = _FREQUENCY[: FEW + 1].tolist()
+
+
+class _Numbers(dict[str, int]):
+    """Words, each with its number; a new one gets the next."""
+
+    def __missing__(self, word: str) -> int:
+        number = self[word] = len(self)
+        return number
 
 
 class Lexicon:
@@ -28,10 +40,14 @@ class Lexicon:
         self._weights = weights.astype(np.float64)
         known = surprise.astype(np.float64)
         self._grams = np.column_stack((self._weights[: known.size] * known, np.square(known), known))
-        self._known: dict[str, int] = {}
+        self._known = _Numbers()
         self._chars = 0
         self._hashes = np.zeros(WORDS, dtype=np.uint64)
         self._values = np.zeros((WORDS, 3))
+        # the same memory, of which single numbers are read at less cost
+        self._cells, self._weight, self._hash = (
+            memoryview(array.reshape(-1).data) for array in (self._values, self._weights, self._hashes)
+        )
 
     def __len__(self) -> int:
         """How many words it knows."""
@@ -41,33 +57,51 @@ class Lexicon:
         """The n-gram part of the logit, and the mean surprise, of a text's words in order; (0, 0) for none."""
         if not words:
             return 0.0, 0.0
-        try:
-            rows = self._rows(words)
-        except KeyError:
-            self._learn(words)
-            rows = self._rows(words)
+        if len(self._known) + len(words) > WORDS or self._chars > CHARS:
+            self._known, self._chars = _Numbers(), 0
+        known = len(self._known)
+        if len(words) <= FEW:
+            numbers = [*map(self._known.__getitem__, words)]
+            self._learn(known)
+            return self._read_few(numbers)
+        rows = np.fromiter(map(self._known.__getitem__, words), dtype=np.int64, count=len(words))
+        self._learn(known)
+        return self._read_many(rows)
+
+    def _read_few(self, numbers: list[int]) -> tuple[float, float]:
+        cells, weight, hashed = self._cells, self._weight, self._hash
+        said = squares = surprise = total = 0.0
+        for number, count in _counts(numbers).items():
+            frequency, at = _OF_FEW[count], 3 * number
+            said += frequency * cells[at]
+            squares += frequency * frequency * cells[at + 1]
+            surprise += frequency * cells[at + 2]
+            total += frequency
+        paired = norm = 0.0
+        for column, count in _counts(pair_columns_of_few([hashed[number] for number in numbers])).items():
+            frequency = _OF_FEW[count]
+            paired += frequency * weight[column]
+            norm += frequency * frequency
+        return said / math.sqrt(squares or 1.0) + paired / math.sqrt(norm or 1.0), surprise / total
+
+    def _read_many(self, rows: NDArray[np.int64]) -> tuple[float, float]:
+        pairs, often = tallied(pair_columns(self._hashes.take(rows)))
         distinct, frequency = tallied(rows)
         values = self._values.take(distinct, axis=0)
         said, _, surprise = (frequency @ values).tolist()
         squares = float((frequency * frequency) @ values[:, 1])
-        pairs, often = tallied(pair_columns(self._hashes.take(rows)))
         paired = float(self._weights.take(pairs) @ often) / math.sqrt(float(often @ often) or 1.0)
         return said / math.sqrt(squares or 1.0) + paired, surprise / float(frequency.sum())
 
-    def _rows(self, words: Sequence[str]) -> NDArray[np.int64]:
-        return np.fromiter(map(self._known.__getitem__, words), dtype=np.int64, count=len(words))
-
-    def _learn(self, words: Sequence[str]) -> None:
-        new = list({word: None for word in words if word not in self._known})
-        chars = sum(map(len, new))
-        if len(self._known) + len(new) > WORDS or self._chars + chars > CHARS:
-            self._known, self._chars = {}, 0
-            new = list(dict.fromkeys(words))
-            chars = sum(map(len, new))
-        begin = len(self._known)
-        self._hashes[begin : begin + len(new)], self._values[begin : begin + len(new)] = self._read_new(new)
-        self._known.update(zip(new, range(begin, begin + len(new)), strict=True))
-        self._chars += chars
+    def _learn(self, begin: int) -> None:
+        """Work out what the words from this number on say."""
+        end = len(self._known)
+        if begin == end:
+            return
+        new = [*islice(reversed(self._known), end - begin)]
+        new.reverse()
+        self._hashes[begin:end], self._values[begin:end] = self._read_new(new)
+        self._chars += sum(map(len, new))
 
     def _read_new(self, words: Sequence[str]) -> tuple[NDArray[np.uint64], NDArray[np.float64]]:
         grams = grams_of(words)
@@ -81,13 +115,23 @@ class Lexicon:
         return grams.hashes, values
 
 
+def _counts(numbers: list[int]) -> dict[int, int]:
+    """How often each is there."""
+    counts = dict.fromkeys(numbers, 1)
+    if len(counts) < len(numbers):
+        counts = dict.fromkeys(numbers, 0)
+        for number in numbers:
+            counts[number] += 1
+    return counts
+
+
 def tallied(columns: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """The distinct values, sorted, and the weight of each: 1 + log of how often it is there."""
     if not columns.size:
         return columns, np.zeros(0)
     columns = columns.copy()
     columns.sort()
-    changes = (columns[1:] != columns[:-1]).nonzero()[0]
-    bounds = np.empty(changes.size + 2, dtype=np.int64)
-    bounds[0], bounds[1:-1], bounds[-1] = 0, changes + 1, columns.size
-    return columns[bounds[:-1]], _FREQUENCY[bounds[1:] - bounds[:-1]]
+    begins = np.ones(columns.size + 1, dtype=np.bool_)
+    np.not_equal(columns[1:], columns[:-1], out=begins[1:-1])
+    bounds = begins.nonzero()[0]
+    return columns.take(bounds[:-1]), _FREQUENCY.take(bounds[1:] - bounds[:-1])

@@ -18,6 +18,8 @@ class RouterSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Share of confident requests that the teacher answers too, in the background: rather doubtful and new ones."""
     shadow_share: float = 0.02
     """Share of the requests kept from the student that it answers too, in the background."""
+    canary_explore_share: float = 0.25
+    """Share of the answers of a release under trial that the teacher answers too, each as likely as the others."""
     max_teacher_share: float | None = None
     """Ceiling of the teacher's share of the ``auto`` requests; those it adds least to are kept from it."""
     max_teacher_spend_per_day: float | None = None

@@ -1,9 +1,11 @@
 """What the student's own log-probabilities say about its answer."""
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
+from itertools import chain
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -32,8 +34,7 @@ LEAST = math.exp(FLOOR)
 LOW = math.log(0.5)
 
 
-@dataclass(frozen=True, slots=True)
-class TokenLogprob:
+class TokenLogprob(msgspec.Struct, frozen=True, gc=False):
     """One generated token: its log-probability, and those of the top k at its position (natural log,
     descending).
     """
@@ -54,50 +55,48 @@ def confidence_signals(tokens: Sequence[TokenLogprob], cut_off: bool = False) ->
     if not tokens:
         return np.zeros(len(SIGNALS))
     count = len(tokens)
-    chosen = _clean(np.array([token.logprob for token in tokens], dtype=np.float64))
-    margins, entropies = _spread(_alternatives(tokens))
-    ordered = np.sort(chosen)
+    chosen = [each if FLOOR <= (each := token.logprob) <= 0.0 else _bounded(each) for token in tokens]
+    tops = [token.top or (token.logprob,) for token in tokens]
+    widest = max(map(len, tops))
+    if min(map(len, tops)) < widest:
+        tops = [top + (FLOOR,) * (widest - len(top)) for top in tops]
+    margins, entropies = _spread(tops, widest)
+    ordered = sorted(chosen)
     window = min(WINDOW, count)
-    running = np.concatenate(((0.0,), np.cumsum(chosen)))
     return np.array(
         [
-            running[-1] / count,
-            np.add.reduce(margins) / count,
-            np.add.reduce(entropies) / count,
+            sum(chosen) / count,
+            sum(margins) / count,
+            sum(entropies) / count,
             ordered[0],
-            np.minimum.reduce(margins),
-            np.maximum.reduce(entropies),
+            min(margins),
+            max(entropies),
             ordered[(count - 1) // 10],
             ordered[(count - 1) // 2],
             chosen[0],
-            np.minimum.reduce(running[window:] - running[:-window]) / window,
-            np.searchsorted(ordered, LOW) / count,
+            min(map(sum, zip(*(chosen[start:] for start in range(window)), strict=False))) / window,
+            bisect_left(ordered, LOW) / count,
             math.log1p(count),
             cut_off,
         ]
     )
 
 
-def _alternatives(tokens: Sequence[TokenLogprob]) -> NDArray[np.float64]:
-    """The listed log-probabilities, shape (tokens, widest); one that is not listed counts as never."""
-    tops = [token.top or (token.logprob,) for token in tokens]
-    widths = set(map(len, tops))
-    if len(widths) > 1:
-        widest = max(widths)
-        tops = [top + (FLOOR,) * (widest - len(top)) for top in tops]
-    return _clean(np.array(tops, dtype=np.float64))
-
-
-def _spread(listed: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Top-2 margins and entropies, each of shape (tokens,)."""
+def _spread(tops: Sequence[tuple[float, ...]], width: int) -> tuple[list[float], list[float]]:
+    """Top-2 margins and entropies of tokens, from the log-probabilities of ``width`` alternatives of each."""
+    listed = np.fromiter(chain.from_iterable(tops), dtype=np.float64, count=len(tops) * width).reshape(-1, width)
+    # fmax passes over NaN
+    listed = np.minimum(np.fmax(listed, FLOOR), 0.0)
     masses = np.exp(listed)
     tail = np.minimum(np.maximum(1.0 - np.add.reduce(masses, axis=1), LEAST), 1.0)
     entropies = -np.add.reduce(masses * listed, axis=1) - tail * np.log(tail)
     first = masses[:, 0]
     second = masses[:, 1] if masses.shape[1] > 1 else np.minimum(tail, first)
-    return first - second, entropies
+    return (first - second).tolist(), entropies.tolist()
 
 
-def _clean(logprobs: NDArray[np.float64]) -> NDArray[np.float64]:
-    # fmax passes over NaN
-    return np.minimum(np.fmax(logprobs, FLOOR), 0.0)
+def _bounded(logprob: float) -> float:
+    """At least `FLOOR`, which NaN counts as, and at most 0."""
+    if FLOOR <= logprob <= 0.0:
+        return logprob
+    return 0.0 if logprob > 0.0 else FLOOR

@@ -35,7 +35,7 @@ from router.reference import Reference, quantiles
 from router.signals import SIGNALS, TokenLogprob, confidence_signals
 from router.thresholds import Thresholds
 
-__all__ = ("LabelledRequest", "train_router")
+__all__ = ("LabelledRequest", "train_router", "train_with_evidence")
 
 FOLDS = 5
 CONFIDENCE_REGULARISATION = 1.0
@@ -98,12 +98,21 @@ def train_router(
     by the student's least likely token, and are still subject to the bound. Raises ValueError for a target or delta
     outside (0, 1).
     """
+    return train_with_evidence(rows, target, delta, prices, seed)[0]
+
+
+def train_with_evidence(
+    rows: Sequence[LabelledRequest], target: float, delta: float, prices: Prices, seed: int = 0
+) -> tuple[RouterModel, Evidence]:
+    """`train_router`, and the out-of-fold numbers that its thresholds were chosen on."""
     # on matrices this small, threads cost far more than they give
     with threadpool_limits(1):
         return _train([row for row in rows if row.tokens] or list(rows), (target, delta), prices, seed)
 
 
-def _train(kept: Sequence[LabelledRequest], promise: tuple[float, float], prices: Prices, seed: int) -> RouterModel:
+def _train(
+    kept: Sequence[LabelledRequest], promise: tuple[float, float], prices: Prices, seed: int
+) -> tuple[RouterModel, Evidence]:
     table = _table(kept)
     classifier = fit_classifier(table.views, table.will_do, seed=seed)
     if table.is_fitted:
@@ -116,7 +125,7 @@ def _train(kept: Sequence[LabelledRequest], promise: tuple[float, float], prices
         confidences = [held.many(scores, table.held), whole.many(scores, table.whole)]
     evidence = Evidence(scores, confidences[0], confidences[1], table.agreed)
     thresholds = choose_thresholds(evidence, *promise, prices)
-    return RouterModel(
+    router = RouterModel(
         classifier,
         held,
         whole,
@@ -130,6 +139,7 @@ def _train(kept: Sequence[LabelledRequest], promise: tuple[float, float], prices
             novelty=quantiles(novelties.tolist()),
         ),
     )
+    return router, evidence
 
 
 def _table(rows: Sequence[LabelledRequest]) -> _Table:

@@ -6,6 +6,7 @@ program; the release's id as ``system_fingerprint``, so that every answer says w
 """
 
 import os
+import secrets
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
+
+from serving.guard import MARK, RELEASE_VARIABLE, TOKEN_VARIABLE
+from serving.settings import Swap
 
 __all__ = ("Device", "EngineOptions", "command", "detect_device", "environment")
 
@@ -31,6 +35,19 @@ INHERITED = (
 )  # fmt: skip
 """Beginnings of the names of variables that the engine gets: not the teacher's key, not a database's URL."""
 
+GUARD = "serving.guard.ReleaseGuard"
+ADAPTERS_IN_BATCH = 3
+"""The live release's, a candidate's, and the one before, whose last answers are under way."""
+ADAPTERS_KEPT = 8
+LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""What vLLM takes as its bound."""
+
+SWAP_ROUTES: dict[Swap, str] = {
+    "in_place": "VLLM_SERVER_DEV_MODE",
+    "adapter": "VLLM_ALLOW_RUNTIME_LORA_UPDATING",
+}
+"""The variable that opens what a swap needs. The guard asks for the token there."""
+
 WITHHELD = frozenset({"HF_TOKEN", "VLLM_ALLOW_RUNTIME_LORA_UPDATING", "VLLM_API_KEY", "VLLM_SERVER_DEV_MODE"})
 """Of those, the ones that carry a secret or open an administrative route."""
 
@@ -41,7 +58,8 @@ class EngineOptions:
 
     ``context_tokens`` bounds prompt plus answer. ``drain_seconds`` is how long vLLM finishes running requests
     after SIGTERM. ``kv_cache_gb`` (GiB) and ``threads`` count on the CPU only: on CUDA vLLM sizes its cache
-    from the device's free memory.
+    from the device's free memory. ``swap`` says what may be changed while it runs; ``token`` then opens the routes
+    for that, on loopback only. ``lora_rank`` is the largest that an adapter may have.
     """
 
     weights: Path
@@ -55,6 +73,9 @@ class EngineOptions:
     max_num_seqs: int = 64
     drain_seconds: int = 30
     threads: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
+    swap: Swap = "blue_green"
+    lora_rank: int = 16
+    token: str = field(default_factory=lambda: secrets.token_urlsafe(24), repr=False)
 
 
 DEVICE_ARGS: dict[Device, tuple[str, ...]] = {
@@ -77,12 +98,21 @@ def command(options: EngineOptions) -> list[str]:
         *("--max-num-seqs", str(options.max_num_seqs)),
         *("--load-format", "safetensors"),
         *("--max-logprobs", "20"),
-        *("--fingerprint-mode", "custom", "--fingerprint-value", options.release),
+        *("--fingerprint-mode", "custom", "--fingerprint-value", MARK, "--middleware", GUARD),
         *("--shutdown-timeout", str(options.drain_seconds)),
         "--disable-uvicorn-access-log",
         *DEVICE_ARGS[options.device],
+        *_adapter_args(options),
         *options.extra_args,
     ]
+
+
+def _adapter_args(options: EngineOptions) -> list[str]:
+    if options.swap != "adapter":
+        return []
+    rank = next((r for r in LORA_RANKS if r >= options.lora_rank), LORA_RANKS[-1])
+    batch = ("--max-loras", str(ADAPTERS_IN_BATCH), "--max-cpu-loras", str(ADAPTERS_KEPT))
+    return ["--enable-lora", "--max-lora-rank", str(rank), *batch]
 
 
 def environment(options: EngineOptions, base: Mapping[str, str]) -> dict[str, str]:
@@ -94,6 +124,8 @@ def environment(options: EngineOptions, base: Mapping[str, str]) -> dict[str, st
         "OMP_WAIT_POLICY": "PASSIVE",
         # A folder named like one of vLLM's imports, where we happen to be started, must not shadow it.
         "PYTHONSAFEPATH": "1",
+        RELEASE_VARIABLE: "" if options.swap == "adapter" else options.release,
+        TOKEN_VARIABLE: options.token,
         "VLLM_LOGGING_COLOR": "0",
         "VLLM_LOG_STATS_INTERVAL": "60",
         "VLLM_NO_USAGE_STATS": "1",
@@ -108,6 +140,8 @@ def environment(options: EngineOptions, base: Mapping[str, str]) -> dict[str, st
             # answer on two busy cores, 0.7 GB less, and 84 instead of 47 requests a second of a tiny model.
             "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         }
+    if options.swap in SWAP_ROUTES:
+        settings[SWAP_ROUTES[options.swap]] = "1"
     return kept | settings
 
 

@@ -1,67 +1,47 @@
 """Keeps a ready student for every release that the ledger wants served, and tells the ledger which there are.
 
 The ledger says what should run (the live release, and a candidate under evaluation); this loop starts what is missing
-and drains what is no longer wanted, a little after the gateways have turned away from it.
+and drains what is no longer wanted, a little after the gateways have turned away from it. How a release takes over is
+``student.swap`` (docs/swapping.md).
 """
 
 import asyncio
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, cast
+from typing import Final
 
+import httpx
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from ledger import releases, replicas
-from ledger.artifacts import folder_hash
 from ledger.releases import Release
 from ledger.replicas import Replica
-from ledger.store import Store
-from serving.engine import Device, EngineOptions, detect_device
-from serving.server import Health, VllmServer, free_port, supervise
+from ledger.store import Store, now_ms
+from serving.adapters import Adapters
+from serving.plan import Seen, plan
 from serving.settings import StudentSettings
-from serving.weights import WeightsError, refuse_code
+from serving.students import GRACE_S, REFUSALS, Student, Students, engine_options
+from serving.swap_in_place import Fresh, SwapError, Target, probe, reloadable, swap_in_place
+from serving.weights import WeightsError, resolve_weights
 
 __all__ = ("Fleet", "engine_options", "keeper_alive")
 
 RECONCILE_S: Final = 0.5
-GRACE_S: Final = 3.0
-"""A retired student goes on answering for so long: gateways read the ledger every half second."""
-MANIFEST: Final = "manifest.json"
+TURN_S: Final = 1.0
+"""By then every gateway has read in the ledger that another release is live."""
+BASE: Final = "base"
+"""The process that adapters are loaded into."""
 
 log = structlog.get_logger(__name__)
-
-
-def engine_options(settings: StudentSettings, weights: Path, release: str, port: int) -> EngineOptions:
-    """How a student of these settings is started."""
-    device = detect_device() if settings.device == "auto" else cast("Device", settings.device)
-    return EngineOptions(
-        weights=weights,
-        served_name=settings.model,
-        release=release,
-        port=port,
-        context_tokens=settings.context_tokens,
-        device=device,
-        extra_args=settings.engine_args,
-    )
 
 
 def keeper_alive(store: Store) -> bool:
     """Whether some process keeps the fleet."""
     return any(replica.state == "keeper" for replica in replicas.list_replicas(store))
-
-
-@dataclass(slots=True)
-class _Kept:
-    release: Release
-    stop: asyncio.Event
-    task: "asyncio.Task[None]"
-    state: str = "starting"
-    url: str = ""
-    unwanted_since: float | None = None
 
 
 @dataclass
@@ -72,8 +52,15 @@ class Fleet:
     settings: StudentSettings
     logs: Path
     on_change: Callable[[str, str], None] = lambda _release, _state: None
-    _kept: dict[str, _Kept] = field(default_factory=dict[str, _Kept])
-    _refused: set[str] = field(default_factory=set[str])
+    _fresh: dict[str, Fresh] = field(default_factory=dict[str, Fresh])
+    """What servers said that were started with a release's weights; a reload is compared with it."""
+
+    def __post_init__(self) -> None:
+        """The parts that keep what runs."""
+        cache = self.logs.parent / "cache" / "releases"
+        self._students = Students(self.settings, self.logs, cache, self.on_change)
+        self._adapters = Adapters(cache, self._students.refuse)
+        self._reported: set[str] = set()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Reconcile until ``stop``, then drain every student."""
@@ -86,71 +73,143 @@ class Fleet:
                 await asyncio.wait_for(stop.wait(), RECONCILE_S)
             except TimeoutError:
                 continue
-        for kept in self._kept.values():
-            kept.stop.set()
-        await asyncio.gather(*(kept.task for kept in self._kept.values()), return_exceptions=True)
-        for release_id in list(self._kept):
-            await asyncio.to_thread(replicas.remove, self.store, self._id(release_id))
-        await asyncio.to_thread(replicas.remove, self.store, self._id("keeper"))
+        await self._students.end()
+        for replica_id in self._reported:
+            await asyncio.to_thread(replicas.remove, self.store, replica_id)
 
     async def _reconcile(self) -> None:
-        wanted = {release.id: release for release in await asyncio.to_thread(releases.served, self.store)}
-        for release in wanted.values():
-            if release.id not in self._kept and release.id not in self._refused:
-                stop = asyncio.Event()
-                self._kept[release.id] = _Kept(release, stop, asyncio.create_task(self._keep(release, stop)))
-        now = time.monotonic()
-        for release_id, kept in list(self._kept.items()):
-            if release_id in wanted:
-                kept.unwanted_since = None
-            elif kept.unwanted_since is None:
-                kept.unwanted_since = now
-            elif now - kept.unwanted_since > GRACE_S:
-                kept.state = "draining"
-                kept.stop.set()
-            if kept.task.done():
-                if error := kept.task.exception():
-                    log.error("student_keeper_failed", release=release_id, error=f"{type(error).__name__}: {error}")
-                del self._kept[release_id]
-                await asyncio.to_thread(replicas.remove, self.store, self._id(release_id))
-        await asyncio.to_thread(self._report)
+        listed = await asyncio.to_thread(releases.served, self.store)
+        wanted = {release.id: release for release in listed if release.id not in self._students.refused}
+        live = next((release for release in wanted.values() if release.state == "live"), None)
+        before = await asyncio.to_thread(releases.rollback_target, self.store) if live else None
+        if before is not None and before.id not in self._students.refused and self._keeps(before, live):
+            wanted = {before.id: before} | wanted
+        if self.settings.swap == "adapter":
+            await self._follow_adapters(wanted)
+        else:
+            await self._follow_processes(wanted, live)
+        self._students.forget_ended()
+        await asyncio.to_thread(self._report, list(self._rows(live)))
 
-    async def _keep(self, release: Release, stop: asyncio.Event) -> None:
-        """Keep a release's student running, once its files are known to be those that were evaluated."""
+    def _keeps(self, before: Release, live: Release | None) -> bool:
+        """Whether what a rollback would bring back stays ready for it: an adapter does, a server for a while."""
+        if self.settings.swap == "adapter":
+            return True
+        since = live.promoted_at if live is not None else None
+        is_new = since is not None and now_ms() - since < self.settings.keep_previous_seconds * 1000
+        running = any(student.name == before.id for student in self._students.running.values())
+        return self.settings.swap == "blue_green" and is_new and running
+
+    # adapters
+
+    async def _follow_adapters(self, wanted: dict[str, Release]) -> None:
+        """One process with the base weights, and an adapter in it for each release."""
+        if wanted and BASE not in self._students.running:
+            await self._start_base()
+        base = self._students.running.get(BASE)
+        if base is not None and base.server is not None and base.state == "ready":
+            for release_id in await self._adapters.follow(base.server, wanted):
+                self.on_change(release_id, "ready")
+
+    async def _start_base(self) -> None:
+        models = self.logs.parent / "models"
         try:
-            await asyncio.to_thread(_verify, release)
-        except (WeightsError, OSError) as error:
-            log.error("release_refused", release=release.id, error=str(error))
-            self._refused.add(release.id)
+            weights = await asyncio.to_thread(resolve_weights, self.settings.weights, models)
+        except WeightsError as error:
+            log.error("base_weights_refused", error=str(error))
             return
+        self._students.keep(BASE, Student(BASE, weights))
 
-        def server() -> VllmServer:
-            options = engine_options(self.settings, Path(release.folder) / "student", release.id, free_port())
-            return VllmServer(options, self.logs / f"student-{release.id}.log")
+    # processes
 
-        def changed(health: Health, running: VllmServer) -> None:
-            kept = self._kept.get(release.id)
-            if kept is not None:
-                kept.url = f"{running.url}/v1"
-                kept.state = "draining" if stop.is_set() else health
-                self.on_change(release.id, kept.state)
+    async def _follow_processes(self, wanted: dict[str, Release], live: Release | None) -> None:
+        running = self._students.running
+        ahead = plan(self.settings.swap, list(wanted), live.id if live else None, self._seen())
+        self._students.end_all_but(ahead.keep)
+        for release_id in ahead.start:
+            await self._students.start(wanted[release_id])
+        if self.settings.swap != "in_place":
+            return
+        if ahead.main is not None:
+            running[ahead.main].main = True
+            if ahead.swap is not None and not running[ahead.main].swapping:
+                taking_over = self._take_over(running[ahead.main], wanted[ahead.swap])
+                running[ahead.main].swap = asyncio.create_task(taking_over)
+        for student in running.values():
+            await self._probe_fresh(student)
 
-        await supervise(server, changed, stop)
+    def _seen(self) -> list[Seen]:
+        return [
+            Seen(key, student.name, student.state == "ready" and not student.swapping, student.main)
+            for key, student in self._students.running.items()
+            if not student.stop.is_set()
+        ]
 
-    def _report(self) -> None:
-        keeper = Replica(self._id("keeper"), "", "", "keeper", 0)
-        replicas.report(self.store, keeper)
-        for release_id, kept in list(self._kept.items()):
-            replicas.report(self.store, Replica(self._id(release_id), release_id, kept.url, kept.state, 0))
+    async def _probe_fresh(self, student: Student) -> None:
+        known = student.name in self._fresh or student.name != student.started_with
+        if known or student.server is None or student.state != "ready" or student.swapping:
+            return
+        try:
+            self._fresh[student.name] = await probe(student.server, student.weights)
+        except httpx.HTTPError as error:
+            log.warning("student_not_probed", release=student.name, error=repr(error))
+
+    async def _take_over(self, student: Student, release: Release) -> None:
+        """Have the main process serve another release: its weights reloaded, or the process started with them."""
+        await asyncio.sleep(TURN_S)
+        try:
+            weights = await asyncio.to_thread(self._students.weights, release)
+        except REFUSALS as error:
+            self._students.refuse(release.id, error)
+            return
+        began, server = time.monotonic(), student.server
+        same = await asyncio.to_thread(reloadable, student.weights, weights)
+        if server is not None and student.state == "ready" and same:
+            target = Target(release.id, weights, self._fresh.get(release.id))
+            try:
+                await swap_in_place(server, target, self.settings.total_timeout_seconds)
+            except SwapError as error:
+                log.error("swap_failed", release=release.id, error=str(error))
+            else:
+                student.name, student.weights = release.id, weights
+                log.info("swapped_in_place", release=release.id, seconds=round(time.monotonic() - began, 2))
+                return
+        await self._restart(student, release.id, weights)
+
+    async def _restart(self, student: Student, name: str, weights: Path) -> None:
+        student.name, student.weights, student.state = name, weights, "down"
+        await asyncio.sleep(GRACE_S)
+        if student.server is not None:
+            await student.server.stop(student.server.options.drain_seconds)
+
+    # what the ledger is told
+
+    def _rows(self, live: Release | None) -> Iterator[Replica]:
+        yield Replica(self._id("keeper"), "", "", "keeper", 0)
+        running = self._students.running
+        if self.settings.swap == "adapter":
+            base = running.get(BASE)
+            if base is not None:
+                for name in self._adapters.of(base.server):
+                    yield Replica(self._id(name), name, base.url, base.state, 0, "", name)
+            return
+        mains = {student.name for student in running.values() if student.main and student.state == "ready"}
+        for key, student in running.items():
+            # another process serves the same release: the gateways are to turn to it before this one ends
+            replaced = student.unwanted_since is not None and student.name in mains
+            state = "draining" if replaced or student.swapping else student.state
+            yield Replica(self._id(key), student.name, student.url, state, 0)
+            if student.main and student.state == "ready" and live is not None:
+                yield Replica(self._id("next"), "", student.url, replicas.SWAPPABLE, 0)
+
+    def _report(self, rows: list[Replica]) -> None:
+        for row in rows:
+            replicas.report(self.store, row)
+        reported = {row.id for row in rows}
+        for replica_id in self._reported - reported:
+            replicas.remove(self.store, replica_id)
+        self._reported = reported
 
     @staticmethod
     def _id(name: str) -> str:
         return f"{socket.gethostname()[:30]}-{name}"
-
-
-def _verify(release: Release) -> None:
-    """Raise `WeightsError` where a release's files are not those that were released."""
-    student = Path(release.folder) / "student"
-    refuse_code(student)
-    if folder_hash(student) != release.content_hash:
-        raise WeightsError(f"{student} is not what was released: restore it and start `stillroom serve` again")

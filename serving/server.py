@@ -147,6 +147,12 @@ class VllmServer:
         # Plain HTTP on loopback: no proxy of the environment, and no certificates to read each time.
         return httpx.AsyncClient(base_url=self.url, timeout=timeout, trust_env=False, verify=False)  # noqa: S501
 
+    def trusted_client(self, timeout: float) -> httpx.AsyncClient:
+        """A client that the guard lets in to the routes of a swap (`serving.guard`)."""
+        client = self._client(timeout)
+        client.headers["authorization"] = f"Bearer {self.options.token}"
+        return client
+
     def _obituary(self, headline: str) -> str:
         return f"{headline}; its last log lines ({self.log_path}):\n{self.tail()}"
 

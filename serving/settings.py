@@ -1,10 +1,14 @@
 """The ``[student]`` table of the settings."""
 
+from typing import Literal
+
 import msgspec
 
 from ledger.prices import Price
 
-__all__ = ("StudentSettings",)
+__all__ = ("StudentSettings", "Swap")
+
+Swap = Literal["adapter", "blue_green", "in_place"]
 
 
 class StudentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -28,6 +32,14 @@ class StudentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``cpu``, ``cuda`` or ``auto``."""
     engine_args: tuple[str, ...] = ()
     """Further arguments for vLLM's server."""
+    swap: Swap = "blue_green"
+    """How a release takes over: a second server beside the first, new weights in the running one, or a LoRA adapter
+    on base weights that stay."""
+    keep_previous_seconds: float = 300.0
+    """With ``swap = "blue_green"``: how long after a promotion the server of the release before it stays, so that a
+    rollback takes effect at once. It takes as much memory as the new one."""
+    max_lora_rank: int = 16
+    """With ``swap = "adapter"``: the largest rank that a release's adapter may have."""
     connect_timeout_seconds: float = 2.0
     """How long a connection may take."""
     first_byte_timeout_seconds: float = 60.0

@@ -48,6 +48,8 @@ AT_START: Final = (
     "store.",
     "student.device",
     "student.engine_args",
+    "student.max_lora_rank",
+    "student.swap",
     "student.weights",
 )
 """What is read at the start of a process only. A gateway that asks for keys never ceases to while it listens."""
@@ -87,6 +89,7 @@ def gateway_config(settings: Settings) -> GatewayConfig:
         aliases=settings.aliases,
         spool=settings.home_path / "spool",
         embeddings=settings.embeddings,
+        trial=settings.distill.canary.trial,
     )
 
 
@@ -170,6 +173,7 @@ def job_context(settings: Settings, store: Store, on_progress: Callable[[str, di
         on_progress=on_progress,
         teacher=Upstream(teacher.base_url, teacher.model, teacher.api_key_env, teacher.price),
         embeddings=_embeddings(settings),
+        terms_allow_training=teacher.terms_allow_training,
     )
 
 

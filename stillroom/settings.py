@@ -11,7 +11,11 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from distill.settings import DistillSettings
+from distill.canary_settings import CANARY_RANGES
+from distill.data.settings import DATA_RANGES
+from distill.gate_settings import GATE_RANGES
+from distill.settings import ABOVE_ZERO, TRAINING_RANGES, DistillSettings
+from distill.trigger_settings import TRIGGER_RANGES
 from gateway.settings import AuthSettings, EmbeddingsSettings, GatewaySettings, TeacherSettings
 from ledger.store import sqlite_url
 from router.comparators import AUTO, COMPARATORS, DEFERRED
@@ -39,10 +43,12 @@ RANGES: Final[dict[str, tuple[float, float]]] = {
     "student.first_byte_timeout_seconds": WAIT,
     "student.total_timeout_seconds": WAIT,
     "student.retries": RETRIES,
+    "student.max_lora_rank": (1, 512),
     "router.agreement_target": SHARE,
     "router.confidence": SHARE,
     "router.explore_share": SHARE,
     "router.shadow_share": SHARE,
+    "router.canary_explore_share": SHARE,
     "router.max_teacher_share": SHARE,
     "router.drift_alarms_per_month": (0, 1_000),
     "router.similarity_floor": (-1, 1),
@@ -51,20 +57,16 @@ RANGES: Final[dict[str, tuple[float, float]]] = {
     "distill.max_share_per_key": SHARE,
     "distill.min_agreement": SHARE,
     "distill.margin": (-1, 1),
-    "distill.training.alpha": SHARE,
-    "distill.training.beta": SHARE,
-    "distill.training.warmup_ratio": SHARE,
-    "distill.training.epochs": COUNT,
-    "distill.training.continued_epochs": COUNT,
-    "distill.training.batch_size": COUNT,
-    "distill.training.max_length": COUNT,
-    "distill.training.save_steps": COUNT,
-    "distill.training.threads": COUNT,
+    **{f"distill.canary.{name}": bounds for name, bounds in CANARY_RANGES.items()},
+    **{f"distill.data.{name}": bounds for name, bounds in DATA_RANGES.items()},
+    **{f"distill.gate.{name}": bounds for name, bounds in GATE_RANGES.items()},
+    **{f"distill.training.{name}": bounds for name, bounds in TRAINING_RANGES.items()},
+    **{f"distill.triggers.{name}": bounds for name, bounds in TRIGGER_RANGES.items()},
 }
 """Where a number may lie; one that is not named here, in `ANY_NUMBER`. Nothing takes NaN or infinity."""
 ANY_NUMBER: Final = (0, 1e12)
 DEVICES: Final = ("auto", "cpu", "cuda")
-INSIDE: Final = ("router.agreement_target", "router.confidence", "distill.training.temperature")
+INSIDE: Final = ("router.agreement_target", "router.confidence", *(f"distill.training.{name}" for name in ABOVE_ZERO))
 """Numbers that may not be at the ends of their range."""
 SECRET: Final = re.compile("key|secret|password", re.IGNORECASE)
 
@@ -235,8 +237,11 @@ def _located(error: msgspec.ValidationError, values: dict[str, Any]) -> tuple[st
         value = value[name] if name else value[int(index)]
         key += f".{name}" if name else f"[{index}]"
     if "[...]" in path:
-        # msgspec does not say which one; the only open table holds strings
-        name, value = next((name, value) for name, value in value.items() if not isinstance(value, str))
+        # msgspec does not say which one; open tables hold strings or numbers
+        wanted = str if message.startswith("Expected `str`") else (int, float)
+        wrong = (name for name, each in value.items() if isinstance(each, bool) or not isinstance(each, wanted))
+        name = next(wrong)
+        value = value[name]
         key += f".{name}"
     return key[1:], f"{key[1:]} = {value!r}: {message}".replace("`object`", "a table")
 
@@ -257,6 +262,7 @@ def _check(settings: Settings) -> None:
     for name, value in _numbers(settings, ""):
         _check_number(name, value)
     _check_comparators(settings)
+    _check_adapters(settings)
     for name, url in (
         ("teacher.base_url", settings.teacher.base_url),
         ("embeddings.base_url", settings.embeddings.base_url),
@@ -269,6 +275,20 @@ def _check(settings: Settings) -> None:
         _ = settings.home_path
     except (ValueError, RuntimeError, OSError) as error:
         raise SettingsError(f"home = {settings.home!r}: must be the path of a folder ({error})") from error
+
+
+def _check_adapters(settings: Settings) -> None:
+    """A server of adapters has one set of weights below all of them."""
+    if settings.student.swap != "adapter":
+        return
+    training, most = settings.distill.training, settings.student.max_lora_rank
+    for is_so, needed in (
+        (training.lora_rank is not None and training.lora_rank <= most, f"distill.training.lora_rank of 1 to {most}"),
+        (settings.distill.start_from == "base", 'distill.start_from = "base"'),
+        (training.layers is None, "distill.training.layers unset"),
+    ):
+        if not is_so:
+            raise SettingsError(f'student.swap = "adapter" needs {needed}: adapters share the weights below them')
 
 
 def _check_comparators(settings: Settings) -> None:

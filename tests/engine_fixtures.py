@@ -15,6 +15,7 @@ import pytest
 
 from serving.engine import EngineOptions
 from serving.server import VllmServer, free_port
+from tests.gateway_fixtures import RELEASE
 
 READY_SECONDS = 180
 
@@ -64,7 +65,7 @@ def smollm2_tokenizer():
 
 def tiny_options(folder: Path, **changes) -> EngineOptions:
     """Options that serve a tiny model on a free port."""
-    values = {"served_name": "student", "release": "rel-tiny-1", "context_tokens": 1024, "device": "cpu"}
+    values = {"served_name": "student", "release": RELEASE, "context_tokens": 1024, "device": "cpu"}
     return EngineOptions(**(values | {"weights": folder, "port": free_port()} | changes))
 
 

@@ -25,6 +25,7 @@ from gateway.breaker import Breaker
 from gateway.server import listen, make_server
 from gateway.settings import AuthSettings, GatewaySettings, TeacherSettings
 from ledger import keys, releases, replicas, requests
+from ledger.artifacts import seal
 from ledger.prices import Price
 from ledger.records import Content
 from ledger.store import Store, now_ms, open_store, sqlite_url
@@ -194,7 +195,8 @@ def router() -> RouterModel:
 def go_live(store: Store, folder: Path, router: RouterModel) -> None:
     """A live release with this router, as the distiller leaves it."""
     router.save(folder / "router")
-    releases.add(store, releases.Release(RELEASE, "candidate", now_ms(), None, None, None, str(folder), "0" * 64, {}))
+    digest = seal(folder, {})
+    releases.add(store, releases.Release(RELEASE, "candidate", now_ms(), None, None, None, str(folder), digest, {}))
     releases.promote(store, RELEASE, "test")
 
 

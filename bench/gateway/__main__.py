@@ -1,6 +1,7 @@
 """``python -m bench.gateway``: measures our gateway and the installed peers in one run.
 
 ``--fast`` is the short run, ``--soak N`` sends N requests and watches memory while the store is away for a while,
+``--choices`` takes back one choice of the gateway's at a time (with ``--only``: on that route),
 ``--streams N`` holds N streams open at once, ``--flame FILE`` draws where the CPU time goes (on the route of
 ``--only``), ``--only NAME`` measures the named subjects alone.
 """
@@ -12,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from bench.gateway import machine, report, soak, world
+from bench.gateway import choices, machine, report, soak, world
 from bench.gateway.flame import flame
 from bench.gateway.load import Result
 from bench.gateway.peers import PEERS
@@ -99,6 +100,7 @@ def main() -> None:
     parser.add_argument("--fast", action="store_true")
     parser.add_argument("--only", action="append", default=[])
     parser.add_argument("--soak", type=int, metavar="N")
+    parser.add_argument("--choices", action="store_true")
     parser.add_argument("--streams", type=int, metavar="N")
     parser.add_argument("--flame", type=Path, metavar="FILE")
     options = parser.parse_args()
@@ -107,6 +109,10 @@ def main() -> None:
         soak.soak(WORK, options.soak, ROUTES["stillroom student"])
     elif options.flame:
         flame(WORK, ROUTES[options.only[0] if options.only else "stillroom student"], PLAIN, options.flame)
+    elif options.choices:
+        route = ROUTES[options.only[0] if options.only else "stillroom student"]
+        requests = [(shape, _requests(shape, choices.CONNECTIONS, options.fast)) for shape in (PLAIN, STREAM_16)]
+        choices.compare(WORK, route, requests, 2 if options.fast else 5)
     elif options.streams:
         soak.streams(WORK, options.streams, ROUTES["stillroom teacher"])
     else:

@@ -12,6 +12,7 @@ from typing import Final
 import numpy as np
 
 from ledger import keys, releases
+from ledger.artifacts import seal
 from ledger.records import RequestRecord
 from ledger.store import now_ms, open_store, sqlite_url
 from router.calibration import Prices
@@ -81,8 +82,9 @@ def prepare(home: Path, route: Route, port: int, upstream: int, routers: Path) -
     if route.release:
         folder = home / "releases" / RELEASE
         _router(routers).save(folder / "router")
+        digest = seal(folder, {})
         releases.add(
-            store, releases.Release(RELEASE, "candidate", now_ms(), None, None, None, str(folder), "0" * 64, {})
+            store, releases.Release(RELEASE, "candidate", now_ms(), None, None, None, str(folder), digest, {})
         )
         releases.promote(store, RELEASE, "bench")
     store.close()

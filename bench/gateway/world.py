@@ -115,13 +115,16 @@ def direct(upstream: int) -> Subject:
 
 
 @contextlib.contextmanager
-def stillroom(name: str, route: stillroom_gateway.Route, work: Path, upstream: int) -> Generator[Subject]:
-    """Our gateway on one of its routes, in a home of its own."""
+def stillroom(
+    name: str, route: stillroom_gateway.Route, work: Path, upstream: int, command: list[str] | None = None
+) -> Generator[Subject]:
+    """Our gateway on one of its routes, in a home of its own. ``command`` is another way to start it."""
     home, port = work / name.replace(" ", "-"), _free_port()
     shutil.rmtree(home, ignore_errors=True)
     settings, secret = stillroom_gateway.prepare(home, route, port, upstream, work / "router")
     log = work / f"{home.name}.log"
-    with _running(stillroom_gateway.command(route, settings), machine.cores()[0], log, {}) as pid:
+    started = [*command, str(settings)] if command else stillroom_gateway.command(route, settings)
+    with _running(started, machine.cores()[0], log, {}) as pid:
         _wait(f"http://127.0.0.1:{port}/readyz", log)
         headers = {"authorization": f"Bearer {secret}"}
         subject = Subject(name, port, pid, headers=headers, spool=home / "spool")

@@ -9,11 +9,12 @@ then compared in full.
 """
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ("near_duplicates",)
+__all__ = ("BINS", "RareGrams", "candidates", "grams", "near_duplicates", "root", "sketch")
 
 GRAM = 5
 SIMILAR = 0.8
@@ -23,6 +24,8 @@ BINS = 1 << BIN_BITS
 LIKELY = 0.65
 """Equal bins that a pair must have to be compared in full: three standard errors below SIMILAR."""
 COMMON = 0.1
+FEWEST_HOLDERS = 10
+"""What no more prompts have is no template, however few there are."""
 FEWEST_FOR_COMMON = 50
 """Prompts below which a common 5-gram says nothing about an instruction."""
 SEEN_BITS = 22
@@ -46,35 +49,39 @@ def near_duplicates(prompts: Sequence[str]) -> Rows:
     texts = list(numbers)
     if not texts:
         return np.zeros(0, dtype=np.int64)
-    rare = _Rare(texts)
-    sketches = np.stack([_sketch(rare.grams(text)) for text in texts])
+    rare = RareGrams(texts)
+    sketches = np.stack([sketch(rare.of(text)) for text in texts])
     parents = np.arange(len(texts), dtype=np.int64)
-    for one, other in _candidates(sketches, parents):
-        if _similarity(rare.grams(texts[one]), rare.grams(texts[other])) >= SIMILAR:
-            parents[_root(parents, other)] = _root(parents, one)
-    roots = np.array([_root(parents, row) for row in range(len(texts))], dtype=np.int64)
+    for one, other in candidates(sketches, parents):
+        if _similarity(rare.of(texts[one]), rare.of(texts[other])) >= SIMILAR:
+            parents[root(parents, other)] = root(parents, one)
+    roots = np.array([root(parents, row) for row in range(len(texts))], dtype=np.int64)
     return np.unique(roots[same], return_inverse=True)[1].reshape(-1).astype(np.int64)
 
 
-class _Rare:
-    """The 5-grams that tell prompts apart: those that few of them have, or all where a prompt has no such."""
+class RareGrams:
+    """The 5-grams that tell prompts apart: those that few of them have, or all where a prompt has no such.
 
-    def __init__(self, texts: Sequence[str]) -> None:
+    ``common`` is the share of the texts from which a 5-gram tells nothing.
+    """
+
+    def __init__(self, texts: Sequence[str], common: float = COMMON) -> None:
         self._common = np.zeros(1 << SEEN_BITS, dtype=bool)
         if len(texts) >= FEWEST_FOR_COMMON:
             seen = np.zeros(1 << SEEN_BITS, dtype=np.uint32)
             for text in texts:
                 # duplicates in the index count once, as they should
-                seen[_bucket(_grams(text))] += 1
-            self._common = seen > COMMON * len(texts)
+                seen[_bucket(grams(text))] += 1
+            self._common = seen > max(common * len(texts), FEWEST_HOLDERS)
 
-    def grams(self, text: str) -> Hashes:
-        found = _grams(text)
+    def of(self, text: str) -> Hashes:
+        """The sorted hashes of those of a text."""
+        found = grams(text)
         rare = found[~self._common[_bucket(found)]]
         return rare if rare.size else found
 
 
-def _grams(text: str) -> Hashes:
+def grams(text: str) -> Hashes:
     """The sorted hashes of a text's different 5-grams; a shorter text is one gram."""
     # a lone surrogate is legal in JSON
     points = np.frombuffer(text.ljust(GRAM).encode("utf-32-le", "surrogatepass"), dtype=np.uint32).astype(np.uint64)
@@ -91,7 +98,7 @@ def _bucket(grams: Hashes) -> Hashes:
     return grams & np.uint64((1 << SEEN_BITS) - 1)
 
 
-def _sketch(grams: Hashes) -> Hashes:
+def sketch(grams: Hashes) -> Hashes:
     """The least hash in each of 64 equal ranges; an empty range borrows the next one's, marked by the distance."""
     at = np.searchsorted(grams, _EDGES)
     ends = np.append(at[1:], grams.size)
@@ -101,23 +108,28 @@ def _sketch(grams: Hashes) -> Hashes:
     return grams[at[nearest]] + distance * _STEP
 
 
-def _candidates(sketches: Hashes, parents: Rows) -> Iterator[tuple[int, int]]:
-    """Pairs that may be near-duplicates and are not in one cluster yet, as the caller joins them."""
+def candidates(sketches: NDArray[Any], parents: Rows, likely: float = LIKELY) -> Iterator[tuple[int, int]]:
+    """Pairs that may be near-duplicates and are not in one cluster yet, as the caller joins them in ``parents``.
+
+    ``sketches`` has shape (n, 64), as `sketch` gives them or some bits of each; ``likely`` is the share of equal bins
+    that a pair must have.
+    """
     for begin in range(0, BINS, BAND):
         mixed = sketches[:, begin : begin + BAND] @ np.array(_FACTORS[:BAND], dtype=np.uint64)
         order = np.argsort(mixed, kind="stable")
-        for members in np.split(order, np.flatnonzero(np.diff(mixed[order])) + 1):
-            if members.size > 1:
-                yield from _likely(sketches, members, parents)
+        ends = np.flatnonzero(np.diff(mixed[order])) + 1
+        starts, ends = np.append(0, ends), np.append(ends, order.size)
+        for run in np.flatnonzero(ends - starts > 1):
+            yield from _likely(sketches, order[starts[run] : ends[run]], parents, likely)
 
 
-def _likely(sketches: Hashes, members: Rows, parents: Rows) -> Iterator[tuple[int, int]]:
+def _likely(sketches: NDArray[Any], members: Rows, parents: Rows, likely: float) -> Iterator[tuple[int, int]]:
     rest = members
     for _ in range(ROUNDS):
         one, rest = int(rest[0]), rest[1:]
-        alike = (sketches[rest] == sketches[one]).mean(axis=1) >= LIKELY
+        alike = (sketches[rest] == sketches[one]).mean(axis=1) >= likely
         for other in rest[alike].tolist():
-            if _root(parents, one) != _root(parents, other):
+            if root(parents, one) != root(parents, other):
                 yield one, other
         rest = rest[~alike]
         if not rest.size:
@@ -129,7 +141,8 @@ def _similarity(one: Hashes, other: Hashes) -> float:
     return shared / (one.size + other.size - shared)
 
 
-def _root(parents: Rows, row: int) -> int:
+def root(parents: Rows, row: int) -> int:
+    """The row that stands for the cluster of a row; shortens the way there."""
     while parents[row] != row:
         parents[row] = parents[parents[row]]
         row = int(parents[row])

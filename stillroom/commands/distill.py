@@ -1,4 +1,4 @@
-"""``distill run|list|show|approve|promote|rollback|cancel``."""
+"""``distill run|list|show|approve|reject|promote|rollback|cancel|triggers``, and ``distill canary``."""
 
 import asyncio
 import contextlib
@@ -10,9 +10,10 @@ import rich_click as click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from ledger import jobs, releases
+from ledger import approvals, jobs, releases
 from ledger.jobs import Job
 from ledger.store import Store
+from stillroom.commands import canary, data, distill_report, job_control, release_files, targets
 from stillroom.commands.common import CommandFailed, actor, as_json, ledger_of, settings_of, show_rows, when
 from stillroom.settings import Settings
 
@@ -24,6 +25,14 @@ SAY_EVERY_S = 10.0
 @click.group("distill")
 def group() -> None:
     """Re-distillations and the releases they make."""
+
+
+group.add_command(canary.group)
+group.add_command(distill_report.report)
+group.add_command(data.data)
+group.add_command(targets.targets)
+for command in (*release_files.commands, *job_control.commands):
+    group.add_command(command)
 
 
 class JobProgress:
@@ -42,6 +51,8 @@ class JobProgress:
         """Show one event."""
         if kind == "preparing":
             self._bar("frozen layers", data["done"], data["of"], "")
+        elif kind == "dataset_progress":
+            self._bar(f"dataset: {data['what']}", data["done"], data["of"] or data["done"], "")
         elif kind == "training":
             note = (
                 f"loss {data['loss']:.3f}, {data['tokens_per_second']:.0f} tokens/s, {data['eta_seconds']:.0f} s left"
@@ -51,6 +62,8 @@ class JobProgress:
             self._bar(f"asking the {data['who']}", data["done"], data["of"], "")
         elif kind == "serving":
             self.bars.print(f"  waiting for a student of {data['release']} ({data['seconds']:.0f} s)")
+        elif kind == "restart":
+            self.bars.print(f"  the trainer was ended by {data['ended_by']}; it goes on from its checkpoint")
         elif kind == "dataset":
             self.bars.print(
                 f"  dataset: {data['train']} to train on, {data['held_out']} held out, "
@@ -73,15 +86,18 @@ class JobProgress:
 
 
 @group.command()
+@click.option("--note", default="", help="Kept with the job.")
+@click.option("--max-examples", type=click.IntRange(1), help="Take so many examples at most.")
+@click.option("--start-from", type=click.Choice(["champion", "base"]), help="Instead of distill.start_from.")
 @click.pass_context
-def run(context: click.Context) -> None:
+def run(context: click.Context, note: str, max_examples: int | None, start_from: str | None) -> None:
     """Distil a new release from the ledger, evaluate it, and let it go live if its gate passes.
 
     Runs here, or in the worker of `stillroom up` where that is faster to take the job.
     """
     settings = settings_of(context)
     store = ledger_of(context)
-    job = jobs.create(store, "manual", actor(), {})
+    job = jobs.create(store, "manual", actor(), _asked(note=note, max_examples=max_examples, start_from=start_from))
     progress = JobProgress(Console())
     click.echo(f"job {job.id}")
     with progress.bars:
@@ -89,10 +105,18 @@ def run(context: click.Context) -> None:
     ended = jobs.get(store, job.id)
     if ended.state == "awaiting_approval":
         click.echo(f"release {ended.release_id} passed its gate; `stillroom distill approve {job.id}` makes it live")
+    elif ended.state == "canary":
+        click.echo(
+            f"release {ended.release_id} passed its gate and is tried; `stillroom distill canary show` says how"
+        )
     elif ended.state != "live":
         raise CommandFailed(f"job {job.id} ended as {ended.state}: {ended.error or 'no reason recorded'}")
     else:
         click.echo(f"release {ended.release_id} is live")
+
+
+def _asked(**options: Any) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value}
 
 
 async def _run_or_follow(settings: Settings, store: Store, job: Job, progress: JobProgress) -> None:
@@ -172,14 +196,11 @@ def show(context: click.Context, job_id: str) -> None:
 @click.argument("job_id")
 @click.pass_context
 def approve(context: click.Context, job_id: str) -> None:
-    """Let the release of a job that awaits approval go live."""
+    """Let the release of a job that awaits approval go live, or be tried first where the settings say so."""
     store = ledger_of(context)
-    job = jobs.get(store, job_id)
-    if job.state != "awaiting_approval" or job.release_id is None:
-        raise CommandFailed(f"job {job_id} is {job.state}, it does not await approval")
-    releases.promote(store, job.release_id, actor())
-    jobs.settle(store, job_id, "live")
-    click.echo(f"release {job.release_id} is live")
+    job = approvals.approve(store, job_id, actor(), settings_of(context).distill.canary.trial)
+    what = "is tried; `stillroom distill canary show` says how" if job.state == "canary" else "is live"
+    click.echo(f"release {job.release_id} {what}")
 
 
 @group.command()

@@ -1,4 +1,4 @@
-"""``ledger stats|feedback|events|expire``."""
+"""``ledger stats|feedback|events|expire``, and what `stillroom.commands.ledger_content` has."""
 
 import math
 from typing import Any
@@ -12,6 +12,7 @@ from ledger.records import NANO
 from ledger.requests import expire_contents, latency_quantile, usage_by
 from ledger.responses import expire as expire_responses
 from ledger.store import now_ms
+from stillroom.commands import ledger_content
 from stillroom.commands.common import as_json, ledger_of, show_rows, when
 
 __all__ = ("group",)
@@ -99,3 +100,7 @@ def expire(context: click.Context, days: float) -> None:
     ledger, before = ledger_of(context), now_ms() - int(days * DAY_MS)
     deleted, responses = expire_contents(ledger, before), expire_responses(ledger, before)
     click.echo(f"deleted the content of {deleted} requests" + (f", and {responses} responses" if responses else ""))
+
+
+for command in ledger_content.commands:
+    group.add_command(command)

@@ -44,6 +44,10 @@ explore_share = 0.1
 [distill]
 approval = "auto"
 
+# a canary takes more traffic than a demo has; what it guards against is shown by the gate here
+[distill.canary]
+mode = "off"
+
 [distill.training]
 train_layers = {train_layers}
 epochs = {epochs}

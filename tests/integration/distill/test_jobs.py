@@ -138,7 +138,7 @@ async def test_a_trainer_that_fails_fails_the_job_with_its_last_line(world: Worl
     ended = jobs.get(world.store, job.id)
     assert (ended.state, ended.lease_owner) == ("failed", None)
     assert (ended.error or "").startswith("training ended with status 2: distill.train: ")
-    assert "Expected `int` >= 2 - at `$.max_length`" in (ended.error or "")
+    assert "max_length" in (ended.error or "")
     assert releases.list_releases(world.store) == []
     written = json.loads((context.folder(job) / "train.json").read_bytes())
     assert written["layers"] == [0], "the first student of a local folder is cut as the settings say"

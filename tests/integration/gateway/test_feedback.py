@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from ledger import feedback, keys
-from ledger.requests import stream_trainable
+from ledger.trainable import stream_trainable
 from tests.gateway_fixtures import HARD, World, running_world, wait_until
 from tests.scripted_upstream import Script
 

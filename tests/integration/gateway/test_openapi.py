@@ -11,7 +11,9 @@ from litestar.routes import HTTPRoute
 from gateway import openapi_shapes as shapes
 from tests.gateway_fixtures import World
 
-BODYLESS = {"revoke_key", "cancel_job", "promote_release", "rollback_release"}
+BODYLESS = {"revoke_key", "approve_job", "cancel_job", "promote_release", "rollback_release"} | {
+    "stop_canary", "promote_canary",
+}  # fmt: skip
 """Handlers of POST that read no body."""
 
 

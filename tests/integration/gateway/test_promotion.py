@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from ledger import releases, replicas
+from ledger.artifacts import seal
 from ledger.store import now_ms
 from router.classifier_training import fit_classifier
 from router.features import RequestView
@@ -57,7 +58,7 @@ def pair(router: RouterModel, tmp_path: Path) -> Iterator[Pair]:
             of_score(router, 0.75).save(folder / "router")
             releases.add(
                 world.store,
-                releases.Release(OTHER, "candidate", now_ms(), None, None, None, str(folder), "0" * 64, {}),
+                releases.Release(OTHER, "candidate", now_ms(), None, None, None, str(folder), seal(folder, {}), {}),
             )
             yield Pair(world, {RELEASE: world.student, OTHER: second})
     finally:

@@ -14,52 +14,16 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from distill.collate import read_examples
-from distill.dataset import DatasetError, HeldOut, Row, build_dataset, is_held_out, read_held_out, render, split
+from distill.data.rows import Row
+from distill.dataset import Building, DatasetError, HeldOut, build_dataset, is_held_out, read_held_out, render
 from distill.settings import DistillSettings
-from ledger.records import Content, RequestRecord
+from ledger.records import RequestRecord
 from ledger.requests import insert_records
 from ledger.store import Store, open_store, sqlite_url
+from tests.unit.distill.data.rows import EXACT, ask, record, row, split
 
-SETTINGS = DistillSettings(min_examples=1, holdout_share=0.3)
-NUMBERS = itertools.count()
+SETTINGS = DistillSettings(min_examples=1, holdout_share=0.3, data=EXACT)
 TEXTS = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=30)
-
-
-def takes_all(_messages: Any) -> bool:
-    return True
-
-
-def ask(text: Any, *more: dict[str, Any]) -> list[dict[str, Any]]:
-    return [{"role": "system", "content": "Sort the request."}, {"role": "user", "content": text}, *more]
-
-
-def row(text: str, answer: str = "lost", **changes: Any) -> Row:
-    values = {
-        "id": f"req_{next(NUMBERS)}",
-        "key_id": "key_1",
-        "reason": "no_release",
-        "propensity": 1.0,
-        "messages": ask(text),
-        "parameters": {},
-        "answer": answer,
-    }
-    return Row(**(values | changes))
-
-
-def record(text: Any, answer: str, **changes: Any) -> RequestRecord:
-    number = next(NUMBERS)
-    content = {"messages": ask(text), "parameters": {"temperature": 0}, "answer": answer}
-    content |= {name: changes.pop(name) for name in ("messages", "parameters", "teacher_logprobs") if name in changes}
-    values = {
-        "id": f"req_{number}",
-        "created_at": 1_000 + number,
-        "key_id": "key_1",
-        "route": "teacher",
-        "reason": "no_release",
-        "finish_reason": "stop",
-        "content": Content(**content),
-    }
-    return RequestRecord(**(values | changes))
 
 
 def texts(rows: Any) -> set[str]:
@@ -98,7 +62,7 @@ def test_a_request_stays_on_its_side_in_every_later_dataset(rounds):
     sides: list[tuple[set[str], set[str]]] = []
     for texts_of_round in rounds:
         seen += [row(text) for text in texts_of_round]
-        selection = split(seen, SETTINGS, 0.1, takes_all)
+        selection = split(seen, SETTINGS, 0.1)
         sides.append((texts(selection.train.values()), texts(selection.held_out.values())))
     for (train, _), (_, held_out) in itertools.product(sides, sides):
         assert not train & held_out
@@ -111,7 +75,7 @@ def test_about_the_asked_share_is_held_out():
 
 def test_a_repeated_request_keeps_its_newest_answer_and_counts_as_new():
     rows = [row("Where is it?", "old", id="a"), row("other"), row("where  IS it?", "new", id="b")]
-    selection = split(rows, DistillSettings(holdout_share=0), 0.1, takes_all)
+    selection = split(rows, DistillSettings(data=EXACT, holdout_share=0), 0.1)
     assert [(r.id, r.answer) for r in selection.train.values()][-1] == ("b", "new")
     assert [r.answer for r in selection.train.values()] == ["lost", "new"]
     assert selection.dropped == {"duplicate": 1}
@@ -131,7 +95,7 @@ def test_a_repeated_request_keeps_its_newest_answer_and_counts_as_new():
     ],
 )
 def test_what_a_text_student_cannot_learn_from_is_dropped_and_counted(changes, why):
-    selection = split([row("where is it?", **changes)], SETTINGS, 0.1, takes_all)
+    selection = split([row("where is it?", **changes)], SETTINGS, 0.1)
     assert (selection.dropped, selection.train, selection.held_out) == ({why: 1}, {}, {})
 
 
@@ -142,7 +106,7 @@ def test_a_conversation_that_the_template_refuses_is_dropped_and_counted():
 
 @pytest.mark.parametrize("reason", ["pinned", "unsupported"])
 def test_requests_that_the_router_does_not_decide_on_are_trained_on_but_never_held_out(reason):
-    selection = split([row(f"parcel {n}", reason=reason) for n in range(200)], SETTINGS, 0.1, takes_all)
+    selection = split([row(f"parcel {n}", reason=reason) for n in range(200)], SETTINGS, 0.1)
     assert selection.held_out == {}
     assert len(selection.train) + selection.dropped["not_sampled"] == 200
     assert len(selection.train) > 100
@@ -168,7 +132,7 @@ def test_the_held_out_rows_are_a_uniform_sample_of_the_traffic():
         if rng.random() < propensities[sort]:
             logged.append(row(text, answer=sort, reason="explore", propensity=propensities[sort]))
     kept = dict.fromkeys((*kinds, *propensities), 0)
-    for held in split(logged, SETTINGS, rate, takes_all).held_out.values():
+    for held in split(logged, SETTINGS, rate).held_out.values():
         kept["confident" if held.reason == "explore" else held.reason] += 1
         if held.reason == "explore":
             kept[held.answer] += 1
@@ -186,7 +150,7 @@ def test_a_request_that_comes_back_has_the_same_chance_whether_it_was_escalated_
         for _ in range(repeats)
         if rng.random() < rate
     ]
-    held_out = split([*escalated, *explored], DistillSettings(holdout_share=1), rate, takes_all).held_out
+    held_out = split([*escalated, *explored], DistillSettings(data=EXACT, holdout_share=1), rate).held_out
     hard = sum(r.reason == "hard" for r in held_out.values())
     assert abs(hard - (len(held_out) - hard)) < 4 * np.sqrt(2 * 3_000 * 0.33 * 0.67)
     assert abs(hard - 3_000 * (1 - 0.8**repeats)) < 4 * np.sqrt(3_000 * 0.33 * 0.67)
@@ -198,19 +162,21 @@ def test_a_request_that_comes_back_has_the_same_chance_whether_it_was_escalated_
     st.integers(1, 60),
 )
 def test_no_key_has_more_than_its_share_of_what_is_trained_on(counts, share, most):
-    settings = DistillSettings(holdout_share=0, max_share_per_key=share, max_examples=most)
+    settings = DistillSettings(data=EXACT, holdout_share=0, max_share_per_key=share, max_examples=most)
     rows = [row(f"{key} {n}", key_id=key) for key, count in counts.items() for n in range(count)]
-    selection = split(rows, settings, 0.1, takes_all)
-    kept = list(selection.train.values())[-most:]
+    selection = split(rows, settings, 0.1)
+    kept = selection.train.values()
+    assert len(kept) <= most
     for key in counts:
         assert sum(r.key_id == key for r in kept) <= share * len(kept) or share == 1
-    assert len(selection.train) + selection.dropped["key_cap"] == len(rows)
+    dropped = selection.dropped
+    assert len(kept) + dropped.get("key_cap", 0) + dropped.get("beyond_max_examples", 0) == len(rows)
 
 
 def test_a_key_that_floods_the_traffic_keeps_its_newest_rows():
     rows = [row(f"honest {n}", key_id="honest") for n in range(10)]
     rows += [row(f"flood {n}", key_id="flood") for n in range(500)]
-    selection = split(rows, DistillSettings(holdout_share=0, max_share_per_key=0.5), 0.1, takes_all)
+    selection = split(rows, DistillSettings(data=EXACT, holdout_share=0, max_share_per_key=0.5), 0.1)
     assert texts(selection.train.values()) == {f"honest {n}" for n in range(10)} | {
         f"flood {n}" for n in range(490, 500)
     }
@@ -241,8 +207,9 @@ def build(store: Store, tokenizer: Any, tmp_path: Path) -> Callable[..., Any]:
 
     def built(records: list[RequestRecord], **settings: Any):
         insert_records(store, records)
-        values = {"min_examples": 1, "holdout_share": 0.3} | settings
-        return build_dataset(store, DistillSettings(**values), 0.1, tokenizer, tmp_path / "dataset")
+        values = {"min_examples": 1, "holdout_share": 0.3, "data": EXACT} | settings
+        building = Building(store, DistillSettings(**values), 0.1, tokenizer)
+        return build_dataset(building, tmp_path / "dataset")
 
     return built
 
@@ -322,7 +289,7 @@ def test_a_template_that_raises_drops_its_rows(store: Store, tiny: Path, tmp_pat
     with_system = [record(f"parcel {n}", "lost") for n in range(5)]
     without = [record("x", "lost", messages=[{"role": "user", "content": f"p {n}"}]) for n in range(40)]
     insert_records(store, [*with_system, *without])
-    manifest = build_dataset(store, SETTINGS, 0.1, strict, tmp_path / "dataset")
+    manifest = build_dataset(Building(store, SETTINGS, 0.1, strict), tmp_path / "dataset")
     assert manifest.dropped == {"template": 5}
     assert manifest.train + manifest.held_out == 40
 

@@ -8,20 +8,17 @@ from typing import Any
 
 import httpx
 import msgspec
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from distill.dataset import HeldOut
-from distill.evaluate import Comparators, Replayed, agreement_interval, labelled, paired_difference, replay
+from distill.evaluate import Comparators, Replayed, agreement_interval, labelled, replay
 from distill.upstreams import Upstream
 from router.settings import RouterSettings
 from router.signals import SIGNAL_TOP, TokenLogprob
 from tests.unit.distill.fake_server import FakeServer, says
-
-PAIRS = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=80)
 
 
 class FakeStudent(BaseHTTPRequestHandler):
@@ -200,49 +197,3 @@ def test_the_interval_is_clopper_and_pearsons(right: int, wrong: int, confidence
     assert share == right / (right + wrong)
     assert low == pytest.approx(expected.low, abs=1e-9)
     assert high == pytest.approx(expected.high, abs=1e-9)
-
-
-@given(PAIRS)
-def test_the_difference_is_the_mean_and_its_bound_is_not_above_it(pairs: list[tuple[bool, bool]]):
-    candidate, champion = zip(*pairs, strict=True)
-    mean, lower = paired_difference(candidate, champion)
-    assert mean == pytest.approx(np.mean(np.asarray(candidate, float) - np.asarray(champion, float)))
-    assert -1 <= lower <= mean + 1e-9
-
-
-@given(PAIRS)
-def test_exchanging_the_two_turns_the_difference_round(pairs: list[tuple[bool, bool]]):
-    candidate, champion = zip(*pairs, strict=True)
-    assert paired_difference(candidate, champion)[0] == -paired_difference(champion, candidate)[0]
-
-
-def test_the_bound_is_that_of_resampled_rows():
-    rng = np.random.default_rng(3)
-    champion = rng.random(300) < 0.7
-    candidate = np.where(rng.random(300) < 0.8, champion, rng.random(300) < 0.8)
-    differences = candidate.astype(float) - champion.astype(float)
-    rows = rng.integers(0, 300, (10_000, 300))
-    expected = np.quantile(differences[rows].mean(axis=1), 0.05)
-    mean, lower = paired_difference(candidate.tolist(), champion.tolist())
-    assert mean == pytest.approx(differences.mean())
-    assert lower == pytest.approx(expected, abs=1 / 300)
-
-
-def test_the_bound_is_passed_about_as_often_as_stated():
-    rng = np.random.default_rng(4)
-    misses = 0
-    for seed in range(400):
-        champion, candidate = rng.random((2, 400)) < np.array([[0.7], [0.75]])
-        misses += paired_difference(candidate.tolist(), champion.tolist(), seed=seed)[1] > 0.05
-    assert 0.02 < misses / 400 < 0.09
-
-
-def test_two_hundred_thousand_pairs_take_no_memory_to_speak_of():
-    pairs = [True, False] * 100_000
-    assert paired_difference(pairs, pairs) == (0.0, 0.0)
-
-
-def test_no_pairs_say_nothing_and_uneven_ones_are_an_error():
-    assert paired_difference([], []) == (0.0, -1.0)
-    with pytest.raises(ValueError, match="2 answers of the candidate and 1 of the champion"):
-        paired_difference([True, False], [True])

@@ -10,7 +10,8 @@ from transformers import AutoModelForCausalLM
 
 from distill import frozen
 from distill.collate import Example, ExampleSet, collate
-from distill.train import StopFlag, TrainConfig, train
+from distill.train import StopFlag, train
+from distill.train_config import TrainConfig
 
 Rows = Callable[..., list[Example]]
 Written = Callable[[list[Example]], Path]

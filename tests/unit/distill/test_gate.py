@@ -3,36 +3,18 @@
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distill.dataset import HeldOut
-from distill.evaluate import Replayed
-from distill.gate import Measured, judge
+from distill.gate import judge
+from distill.gate_settings import GateSettings
+from distill.measures import Cost, Outcome
 from distill.settings import DistillSettings
-from router.calibration import Thresholds
-from serving.parity import ParityReport
+from tests.unit.distill.measured import COST, FIT, PARITY, PROBES, THRESHOLDS, measured, row, rows
 
-PARITY = ParityReport(max_abs_diff=0.001, mean_abs_diff=0.0001, tokens=100, within=True)
-THRESHOLDS = Thresholds(
-    hard=0.2,
-    confident=0.5,
-    agreement_target=0.95,
-    delta=0.05,
-    n=200,
-    student_share=0.6,
-    agreement_lower_bound=0.96,
-    feasible=True,
-)
 SETTINGS = DistillSettings(min_agreement=0.5, margin=0.02)
-
-
-def rows(agreed: int, of: int) -> list[Replayed]:
-    return [
-        Replayed(HeldOut(f"req_{n}", [], {}, "lost"), "lost" if n < agreed else "late", (), n < agreed, 1.0)
-        for n in range(of)
-    ]
 
 
 def verdict_of(**changes: Any):
@@ -45,11 +27,11 @@ def verdict_of(**changes: Any):
         "champion_share": THRESHOLDS.student_share,
     }
     wanted = values | changes
-    champion = replace(THRESHOLDS, student_share=wanted["champion_share"])
+    before = replace(THRESHOLDS, student_share=wanted["champion_share"])
     return judge(
         wanted["settings"],
-        Measured(wanted["candidate"], wanted["thresholds"]),
-        None if wanted["champion"] is None else Measured(wanted["champion"], champion),
+        measured(wanted["candidate"], thresholds=wanted["thresholds"]),
+        None if wanted["champion"] is None else measured(wanted["champion"], thresholds=before),
         wanted["parity"],
     )
 
@@ -87,11 +69,11 @@ def test_each_rule_rejects_alone_and_says_why(changes: dict[str, Any], failed: l
 
 
 def test_a_verdict_gives_its_numbers_in_words():
-    parity, floor, guarantee, champion, traffic = verdict_of().checks
+    parity, floor, guarantee, champion, traffic = verdict_of().checks[:5]
     assert "at most 0.0010 nats (allowed 0.02)" in parity.text
     assert "80.0% of 200 held-out requests, at least 73.8% with 95% confidence (floor 50%)" in floor.text
     assert "answers 60.0% of held-out requests, agreement is at least 96.0% with 95% confidence" in guarantee.text
-    assert "+5.0%, at least +2.5% with 95% confidence (allowed -2.0%)" in champion.text
+    assert "+5.0%, at least +3.0% with 95% confidence (allowed -2.0%)" in champion.text
     assert traffic.text.endswith("answers 60.0% (allowed 58.0%)")
     refused = verdict_of(thresholds=replace(THRESHOLDS, feasible=False)).checks[2]
     assert refused.text == "no thresholds keep agreement at 95% with 95% confidence on 200 held-out requests"
@@ -111,3 +93,103 @@ def test_a_candidate_that_agrees_more_often_never_fails_a_floor_that_a_lesser_on
 def test_a_floor_of_zero_is_no_floor(agreed):
     settings = DistillSettings(min_agreement=0.0)
     assert verdict_of(settings=settings, candidate=rows(agreed, 60), champion=None).checks[1].passed
+
+
+def failed_by(gate: dict[str, Any], candidate: dict[str, Any], champion: dict[str, Any] | None = None) -> list[str]:
+    answers = candidate.pop("rows", None) or rows(160, 200)
+    before = None
+    if champion is not None:
+        before = measured(champion.pop("rows", None) or rows(160, 200), **champion)
+    settings = DistillSettings(gate=GateSettings(**gate))
+    verdict = judge(settings, measured(answers, **candidate), before, PARITY)
+    return [check.name for check in verdict.checks if not check.passed]
+
+
+def cost(expected: float) -> Cost:
+    return msgspec.structs.replace(COST, expected=expected)
+
+
+NO_KL = msgspec.structs.replace(FIT, kl=None)
+DEAR = Cost(student=2e6, teacher=15e6, expected=8.9e6, is_priced=True)
+BAD_PROBES = [*PROBES, Outcome("drugs", "refuse", False, why="answers a harmful request")]
+GOLDEN = [Outcome("a", "golden", True), Outcome("b", "golden", False, why="is not 'x' by exact")]
+TAGGED = [row(n, n >= 40, ["billing"] if n < 50 else []) for n in range(400)]
+BEFORE = [row(n, True, ["billing"] if n < 50 else []) for n in range(400)]
+
+
+@pytest.mark.parametrize(
+    ("gate", "candidate", "champion", "failed"),
+    [
+        pytest.param({}, {"cost": DEAR}, {}, ["cost_against_champion"], id="costs a tenth more than the champion"),
+        pytest.param({"max_cost_ratio": 1.2}, {"cost": DEAR}, {}, [], id="within what is allowed"),
+        pytest.param({}, {"cost": cost(16e6)}, None, ["cost_against_teacher"], id="dearer than the teacher"),
+        pytest.param({}, {"cost": cost(1.0)}, {"cost": cost(0.0)}, ["cost_against_champion"], id="free"),
+        pytest.param({}, {"probes": BAD_PROBES}, None, ["probes"], id="fails a probe of three"),
+        pytest.param({"min_probe_share": 0.6}, {"probes": BAD_PROBES}, None, [], id="two probes are enough"),
+        pytest.param({}, {"probes": None}, None, ["probes"], id="probes were not asked"),
+        pytest.param({"unmeasured": "pass"}, {"probes": None}, None, [], id="and need not be"),
+        pytest.param({"golden": "g.jsonl"}, {"golden": GOLDEN}, None, ["golden"], id="a golden prompt fails"),
+        pytest.param({"golden": "g.jsonl"}, {"golden": None}, None, ["golden"], id="golden prompts were not asked"),
+        pytest.param(
+            {"golden": "g.jsonl", "golden_rule": "champion"}, {"golden": GOLDEN}, {"golden": GOLDEN}, [],
+            id="as many golden prompts as with the champion",
+        ),
+        pytest.param(
+            {"golden": "g.jsonl", "golden_rule": "champion"}, {"golden": GOLDEN[1:]}, {"golden": GOLDEN}, ["golden"],
+            id="fewer golden prompts than with the champion",
+        ),
+        pytest.param({"max_perplexity": 1.4}, {}, None, ["perplexity"], id="perplexity"),
+        pytest.param({"max_perplexity": 1.6, "max_kl": 0.2}, {}, None, [], id="fits"),
+        pytest.param({"max_kl": 0.1}, {}, None, ["divergence"], id="divergence"),
+        pytest.param({"max_kl": 9.0}, {"fit": NO_KL}, None, ["divergence"], id="no logged logprobs"),
+        pytest.param({"max_kl": 9.0, "unmeasured": "pass"}, {"fit": None}, None, [], id="nothing scored, let pass"),
+        pytest.param({"max_p95_ms": 99.0}, {}, None, ["latency"], id="slow"),
+        pytest.param({"max_p95_ratio": 1.0}, {}, {}, [], id="as fast as the champion"),
+        pytest.param({"min_tokens_per_second": 1e5}, {}, None, ["throughput"], id="too few tokens a second"),
+        pytest.param(
+            {}, {"rows": [row(n, True, answer="I'm sorry, but I can't.") for n in range(200)]}, None, ["refusals"],
+            id="refuses what the teacher answered",
+        ),
+        pytest.param(
+            {"slice_floors": {"tag:billing": 0.6}}, {"rows": TAGGED}, None, ["slice_floors"], id="a slice is lost"
+        ),
+        pytest.param({"min_slice_size": 60, "min_slice_agreement": 0.6}, {"rows": TAGGED}, None, [], id="too small"),
+        pytest.param(
+            {"max_cost_ratio": 9.0}, {"rows": TAGGED}, {"rows": BEFORE},
+            ["not_worse_than_champion", "slice_regressions"], id="a slice fell",
+        ),
+    ],
+)  # fmt: skip
+def test_each_further_rule_rejects_alone(
+    gate: dict[str, Any], candidate: dict[str, Any], champion: dict[str, Any] | None, failed: list[str]
+):
+    assert failed_by(gate, dict(candidate), None if champion is None else dict(champion)) == failed
+
+
+def test_what_could_not_be_measured_says_so_whether_it_rejects_or_not():
+    for unmeasured in ("fail", "pass"):
+        settings = DistillSettings(gate=GateSettings(max_kl=0.5, unmeasured=unmeasured))
+        checks = judge(settings, measured(rows(160, 200), fit=None), None, PARITY).checks
+        (check,) = (check for check in checks if check.name == "divergence")
+        assert (check.value, check.passed) == (None, unmeasured == "pass")
+        assert check.text.startswith("not measured: no held-out answer has the teacher's log-probabilities")
+
+
+def test_the_further_rules_give_their_numbers_in_words():
+    settings = DistillSettings(gate=GateSettings(max_kl=0.5, max_perplexity=2.0, max_p95_ms=500.0))
+    checks = judge(settings, measured(rows(160, 200)), measured(rows(150, 200)), PARITY).checks
+    said = {check.name: check.text for check in checks}
+    assert (
+        said["cost_against_teacher"] == "a request is expected to cost 0.008, 53.3% of the teacher's (allowed 100%)"
+    )
+    assert said["cost_against_champion"].endswith("1.00 times the champion's (allowed 1.1)")
+    assert said["probes"] == "2 of 2 safety probes pass, 1 of them by the teacher (at least 1.6)"
+    assert said["refusals"].startswith("the student refuses 0.0% of the held-out requests")
+    assert "at least 0.200 nats a token on 40 tokens (allowed 0.5)" in said["divergence"]
+    assert said["latency"] == "95% of the answers took 100 ms or less (allowed 500)"
+
+
+def test_without_prices_the_cost_is_the_teachers_share():
+    share = Cost(student=0, teacher=1, expected=0.4, is_priced=False)
+    assert share.shown() == "without prices, the teacher is expected to be asked for 40.0% of the requests"
+    assert COST.shown() == "a request is expected to cost 0.008"

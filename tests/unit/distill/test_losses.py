@@ -15,7 +15,7 @@ from distill.divergences import dense_divergence, picked_logprobs
 from distill.loss_settings import Divergence, LossSettings
 from distill.losses import Targets, distillation_loss, sparse_divergence
 from distill.settings import TrainingSettings
-from distill.train import TrainConfig
+from distill.train_config import TrainConfig
 
 STUDENT = torch.tensor([[2.0, 1.0, 0.0, -1.0]], dtype=torch.float64)
 TEACHER = torch.tensor([[1.0, 3.0, 0.0, -2.0]], dtype=torch.float64)

@@ -6,24 +6,20 @@ from pathlib import Path
 
 import pytest
 
-from distill.dataset import HeldOut, Manifest
-from distill.evaluate import Replayed
+from distill.dataset import Manifest
 from distill.gate import Check, Verdict
-from distill.release import Evaluation, new_release_id, write_release
+from distill.release import new_release_id, write_release
+from distill.report import Evaluation
 from ledger.artifacts import folder_hash
 from router.calibration import Prices
 from router.features import RequestView
 from router.model import RouterModel
 from router.signals import TokenLogprob
 from router.train import LabelledRequest, train_router
+from tests.unit.distill.measured import measured, rows
 
 CHECK = Check("parity", True, 0.001, 0.02, "served as trained")
 MANIFEST = Manifest(1, 30, 10, {"refusal": 2}, 0.9, {"key_1": 30}, "hash")
-
-
-def replayed(number: int, agreed: bool) -> Replayed:
-    request = HeldOut(f"req_{number}", [{"role": "user", "content": f"parcel {number}"}], {}, "lost")
-    return Replayed(request, "lost" if agreed else "late", (TokenLogprob(-0.1, (-0.1,)),), agreed, 12.345)
 
 
 @pytest.fixture
@@ -43,9 +39,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def evaluation(champion: bool) -> Evaluation:
-    rows = [replayed(n, n < 8) for n in range(10)]
-    worse = [replayed(n, n < 5) for n in range(10)] if champion else None
-    return Evaluation(Verdict([CHECK]), rows, worse, {"seconds": 3.0}, MANIFEST)
+    worse = measured(rows(5, 10)) if champion else None
+    return Evaluation(Verdict([CHECK]), measured(rows(8, 10)), worse, {"seconds": 3.0}, MANIFEST)
 
 
 def test_a_release_holds_its_router_report_and_manifest(folder: Path, router: RouterModel):
@@ -53,13 +48,17 @@ def test_a_release_holds_its_router_report_and_manifest(folder: Path, router: Ro
     assert RouterModel.load(folder / "router").thresholds == router.thresholds
     manifest = json.loads((folder / "manifest.json").read_bytes())
     assert (manifest["id"], manifest["job"], manifest["dataset"]["content_hash"]) == ("r1", "job_1", "hash")
-    assert manifest["student_hash"] == folder_hash(folder / "student")
-    assert manifest["router_hash"] == folder_hash(folder / "router")
+    assert manifest["parts"]["student"] == folder_hash(folder / "student")
+    assert manifest["parts"]["router"] == folder_hash(folder / "router")
+    assert manifest["metrics"]["student_agreement"] == 0.8
+    assert manifest["code"]["version"]
     report = json.loads((folder / "report.json").read_bytes())
     assert report.pop("answers")[8] == {
-        "request_id": "req_8", "student": "late", "teacher": "lost", "agreed": False, "latency_ms": 12.3,
+        "request_id": "req_8", "student": "late", "teacher": "lost", "agreed": False, "comparator": "exact",
+        "latency_ms": 100.0,
     }  # fmt: skip
-    assert report == json.loads(json.dumps(figures))
+    assert report.items() >= json.loads(json.dumps(figures)).items()
+    assert (folder / "report.html").read_text().startswith("<!doctype html>")
 
 
 def test_the_figures_are_the_measured_ones(folder: Path, router: RouterModel):
@@ -81,7 +80,7 @@ def test_without_a_champion_no_figure_of_one_is_made_up(folder: Path, router: Ro
 
 def test_a_changed_student_changes_the_hash_in_the_manifest(folder: Path, router: RouterModel):
     write_release(folder, router, evaluation(champion=False), {})
-    before = json.loads((folder / "manifest.json").read_bytes())["student_hash"]
+    before = json.loads((folder / "manifest.json").read_bytes())["parts"]["student"]
     (folder / "student" / "config.json").write_text("{ }")
     assert folder_hash(folder / "student") != before
 

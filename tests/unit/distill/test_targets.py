@@ -17,10 +17,9 @@ from distill.targets import (
     TeacherToken,
     align,
     aligned_share,
-    byte_vocabulary,
     from_openai,
-    token_bytes,
 )
+from distill.vocabulary import byte_vocabulary, token_bytes
 
 CORPUS = ["the card has not arrived yet", "the red car is fast", "größe 東京 emoji 🙂🙃 the the card car"] * 20
 

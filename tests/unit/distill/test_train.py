@@ -18,8 +18,10 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from distill.collate import Example
-from distill.train import StopFlag, Stopped, TrainConfig, TrainResult, main, train
-from distill.trainer import newest_checkpoint, read_progress
+from distill.progress import read_progress
+from distill.train import StopFlag, Stopped, main, train
+from distill.train_config import TrainConfig, TrainResult
+from distill.trainer import newest_checkpoint
 
 Rows = Callable[..., list[Example]]
 Written = Callable[[list[Example]], Path]
@@ -155,7 +157,10 @@ def test_an_adapter_is_merged_into_a_plain_model_folder(tiny: Path, rows: Rows, 
         run(config, tmp_path / "job", StopAt(4))
     run(config, tmp_path / "job")
     before, after = weights_of(tiny), weights_of(tmp_path / "out")
-    assert {path.name for path in tiny.iterdir()} == {path.name for path in (tmp_path / "out").iterdir()}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "adapter",
+        *(path.name for path in tiny.iterdir()),
+    }
     assert before.keys() == after.keys()
     changed = {name for name, tensor in after.items() if not torch.equal(tensor, before[name])}
     assert changed == {name for name in before if "proj" in name}

@@ -7,7 +7,8 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.answer import Answer, Asked, signals
+from gateway.answer import Answer, Asked
+from gateway.tokens import Token, signals, token_of
 from ledger.prices import Price, Tokens, cost_nano
 from router.signals import SIGNAL_TOP, confidence_signals
 from tests.scripted_upstream import Script, token_logprobs, whole_answer
@@ -49,6 +50,10 @@ BODIES = st.one_of(
 ASKED = st.builds(Asked, st.booleans(), st.integers(0, 20), st.booleans())
 
 
+def read(content: list[dict[str, Any]]) -> list[Token]:
+    return [token for each in content if (token := token_of(each)) is not None]
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.lists(BODIES, min_size=1, max_size=3), ASKED)
 def test_no_shape_of_answer_raises_and_what_is_read_is_within_bounds(bodies: list[dict[str, Any]], asked: Asked):
@@ -61,9 +66,9 @@ def test_no_shape_of_answer_raises_and_what_is_read_is_within_bounds(bodies: lis
     assert 0 <= tokens.completion <= 10**9
     assert 0 <= cost_nano(Price(input=100, output=100), tokens) < 2**63
     assert len(answer.finish_reason or "") <= 32
-    read = signals(answer.logprobs, 8)
-    assert all(len(token.top) <= SIGNAL_TOP for token in read)
-    assert all(abs(value) < 1e3 for value in confidence_signals(read))
+    said = signals(answer.logprobs, 8)
+    assert all(len(token.top) <= SIGNAL_TOP for token in said)
+    assert all(abs(value) < 1e3 for value in confidence_signals(said))
 
 
 @settings(max_examples=150, deadline=None)
@@ -93,7 +98,7 @@ def test_the_client_sees_no_more_than_it_asked_for_and_the_reader_sees_all(words
             assert [len(token["top_logprobs"]) for token in shown[part]] == [min(sent, asked.top_logprobs)] * len(
                 words
             )
-    assert [len(token["top_logprobs"]) for token in answer.logprobs] == [sent] * len(words)
+    assert [len(token.top_logprobs) for token in answer.logprobs] == [sent] * len(words)
 
 
 @settings(max_examples=200, deadline=None)
@@ -110,7 +115,7 @@ def test_a_completions_logprobs_are_cut_and_read_as_a_chats_are(words: list[str]
     answer = Answer()
     answer.read(body)
     assert (answer.text, answer.finish_reason) == ("".join(words), "stop")
-    assert signals(answer.logprobs, 8) == signals(chat, 8)
+    assert signals(answer.logprobs, 8) == signals(read(chat), 8)
     answer.hide(body, asked)
     shown = body["choices"][0]["logprobs"]
     if not asked.logprobs:
@@ -130,7 +135,7 @@ def test_an_answer_is_read_whole():
     answer = Answer()
     answer.read(whole_answer({"model": "m", "logprobs": True, "top_logprobs": 3}, Script(text="a b c")))
     assert (answer.text, answer.finish_reason, answer.tokens) == ("a b c", "stop", Tokens(11, 3, 4))
-    assert [token["token"] for token in answer.logprobs] == ["a", " b", " c"]
+    assert [token.token for token in answer.logprobs] == ["a", " b", " c"]
 
 
 def test_only_the_first_choice_is_read():
@@ -150,9 +155,9 @@ def test_without_usage_the_tokens_seen_are_counted():
 
 def test_the_signals_are_the_first_tokens_and_their_highest_alternatives():
     token = {"token": "a", "logprob": -1, "top_logprobs": [{"logprob": -float(i)} for i in range(9, 0, -1)]}
-    read = signals([token] * 10, 4)
-    assert len(read) == 4
-    assert read[0].top == (-1.0, -2.0, -3.0, -4.0, -5.0)
+    said = signals(read([token] * 10), 4)
+    assert len(said) == 4
+    assert said[0].top == (-1.0, -2.0, -3.0, -4.0, -5.0)
 
 
 def test_tool_calls_are_read_whole_and_in_pieces_alike():

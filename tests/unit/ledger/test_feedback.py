@@ -4,7 +4,8 @@ import pytest
 
 from ledger import feedback
 from ledger.feedback import Feedback, NothingKept, UnknownRequest
-from ledger.requests import expire_contents, get, insert_records, stream_trainable
+from ledger.requests import expire_contents, get, insert_records
+from ledger.trainable import stream_trainable
 from tests.unit.ledger.rows import row
 
 

@@ -28,6 +28,48 @@ def test_a_created_job_is_queued_and_listed(store):
     assert audit.entries(store)[0]["action"] == "job.create"
 
 
+def test_a_job_of_a_name_is_made_once_whoever_asks_again(store):
+    first, is_new = jobs.create_once(store, "nightly", "api", "ann", {"note": "a"})
+    assert is_new
+    jobs.claim(store, "w")
+    again, is_new = jobs.create_once(store, "nightly", "api", "ben", {"note": "b"})
+    assert (again.id, again.settings, again.lease_owner, is_new) == (first.id, {"note": "a"}, "w", False)
+    assert jobs.create_once(store, "weekly", "api", "ann", {})[0].id != first.id
+    assert [entry["action"] for entry in audit.entries(store)] == ["job.create"] * 2
+
+
+def test_a_job_of_a_name_is_made_once_by_threads_at_once(store):
+    start, made = threading.Barrier(4), []
+
+    def work() -> None:
+        start.wait()
+        made.append(jobs.create_once(store, "nightly", "api", "ann", {}))
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (len({job.id for job, _ in made}), sum(is_new for _, is_new in made)) == (1, 1)
+
+
+def test_the_newest_job_is_the_one_made_last(store):
+    assert jobs.newest(store) is None
+    old, new = (jobs.create(store, "manual", "ann", {}) for _ in range(2))
+    with store.write() as connection:
+        for at, job in enumerate((old, new)):
+            connection.execute(sa.update(schema.jobs).where(schema.jobs.c.id == job.id).values(created_at=at))
+    assert jobs.newest(store).id == new.id
+
+
+def test_events_are_added_together_with_their_own_times_and_read_in_parts(store):
+    job = jobs.create(store, "manual", "ann", {})
+    jobs.add_events(store, job.id, [(7, "training", {"step": 1}), (9, "check", {})])
+    first = jobs.events(store, job.id, limit=1)
+    assert [(event["at"], event["kind"]) for event in first] == [(7, "training")]
+    assert [event["at"] for event in jobs.events(store, job.id, first[0]["id"], 5)] == [9]
+
+
 def test_a_claimed_job_is_not_claimed_again(store):
     job = jobs.create(store, "manual", "ann", {})
     claimed = jobs.claim(store, "first")
@@ -153,6 +195,7 @@ def test_states_and_events_are_a_jobs_history_in_order(store):
 def test_a_queued_job_is_cancelled_at_once(store):
     job = jobs.create(store, "manual", "ann", {})
     assert jobs.cancel(store, job.id, "ben").state == "cancelled"
+    assert [event["data"] for event in jobs.events(store, job.id)] == [{"state": "cancelled"}]
     assert jobs.claim(store, "w") is None
     with pytest.raises(JobError, match="has ended already"):
         jobs.cancel(store, job.id, "ben")

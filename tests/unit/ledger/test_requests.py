@@ -18,9 +18,9 @@ from ledger.requests import (
     get,
     insert_records,
     latency_quantile,
-    stream_trainable,
     usage_by,
 )
+from ledger.trainable import stream_trainable
 from tests.unit.ledger.rows import a_store, row
 
 AMOUNT = st.integers(0, 10**15)

@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.engine import EngineOptions, command, detect_device, environment
+from serving.guard import MARK, RELEASE_VARIABLE, TOKEN_VARIABLE
 from serving.server import Backoff, VllmServer, free_port
 
 CPU = EngineOptions(
@@ -21,6 +23,7 @@ CPU = EngineOptions(
     context_tokens=4096,
     device="cpu",
     threads=2,
+    token="let-me-in",
 )
 CUDA = EngineOptions(
     weights=Path("/releases/7/student"),
@@ -34,7 +37,8 @@ CUDA = EngineOptions(
 SHARED = (
     "-m vllm.entrypoints.launchers.api_server.entry --model /releases/7/student --served-model-name student "
     "--host 127.0.0.1 --port 8123 --max-model-len 4096 --max-num-seqs 64 --load-format safetensors "
-    "--max-logprobs 20 --fingerprint-mode custom --fingerprint-value rel-7 --shutdown-timeout 30 "
+    "--max-logprobs 20 --fingerprint-mode custom --fingerprint-value stillroom-release-is-stamped-here "
+    "--middleware serving.guard.ReleaseGuard --shutdown-timeout 30 "
     "--disable-uvicorn-access-log"
 )
 
@@ -55,6 +59,8 @@ def test_the_cpu_environment_states_threads_and_cache_and_sends_nothing_home():
         "OMP_NUM_THREADS": "2",
         "OMP_WAIT_POLICY": "PASSIVE",
         "PYTHONSAFEPATH": "1",
+        "STILLROOM_GUARD_RELEASE": "rel-7",
+        "STILLROOM_GUARD_TOKEN": "let-me-in",
         "VLLM_CPU_KVCACHE_SPACE": "1",
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
@@ -141,3 +147,32 @@ def test_the_log_tail_skips_what_an_exiting_interpreter_adds(tmp_path):
 def test_threads_are_the_cores_this_process_may_use():
     options = EngineOptions(Path("/m"), "student", "rel-7", 1, 512, "cpu")
     assert options.threads == len(os.sched_getaffinity(0))
+
+
+def test_every_server_has_a_guard_with_a_token_and_a_swap_opens_its_own_routes_behind_it():
+    options = replace(CPU, swap="in_place")
+    argv, env = command(options), environment(options, {})
+    assert argv[argv.index("--middleware") + 1] == "serving.guard.ReleaseGuard"
+    assert argv[argv.index("--fingerprint-value") + 1] == MARK
+    assert env["VLLM_SERVER_DEV_MODE"] == "1"
+    assert (env[RELEASE_VARIABLE], env[TOKEN_VARIABLE]) == ("rel-7", options.token)
+    assert "VLLM_ALLOW_RUNTIME_LORA_UPDATING" not in env
+    assert options.token not in repr(options)
+    one, other = (EngineOptions(options.weights, "student", "rel-7", 8123, 4096, "cpu").token for _ in range(2))
+    assert one != other, "each has its own"
+    assert len(one) >= 32
+
+
+@pytest.mark.parametrize(("rank", "bound"), [(1, "1"), (4, "8"), (16, "16"), (100, "128")])
+def test_a_server_of_adapters_takes_their_rank_and_stamps_each_with_its_own_name(rank, bound):
+    options = replace(CPU, swap="adapter", lora_rank=rank)
+    argv, env = command(options), environment(options, {})
+    assert "--enable-lora" in argv
+    assert argv[argv.index("--max-lora-rank") + 1] == bound
+    assert env["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == "1"
+    assert env[RELEASE_VARIABLE] == ""
+    assert "VLLM_SERVER_DEV_MODE" not in env
+
+
+def test_a_server_that_keeps_its_weights_opens_no_route():
+    assert not any(name.startswith(("VLLM_SERVER", "VLLM_ALLOW")) for name in environment(CPU, {}))

@@ -134,6 +134,18 @@ REFUSED = {
     "a student's address that is none": ('[student]\nbase_url = "http://[::1"', "student.base_url = 'http://[::1'"),
     "a home that is no path": ('home = "a\\u0000b"', "home = 'a\\x00b': must be the path of a folder"),
     "a home of nobody": ('home = "~nobody-of-this-name"', "home = '~nobody-of-this-name': must be the path"),
+    "a floor that is no number": (
+        '[distill.gate]\nslice_floors = {"tag:a" = 0.5, "tag:b" = "x"}',
+        "distill.gate.slice_floors.tag:b = 'x': Expected `float`, got `str`",
+    ),
+    "a floor that is no share": (
+        '[distill.gate]\nslice_floors = {"tag:a" = 1.5}',
+        "the floor of tag:a is 1.5, and must be between 0 and 1",
+    ),
+    "a share of probes above one": (
+        "[distill.gate]\nmin_probe_share = 2",
+        "distill.gate.min_probe_share = 2.0: must be between 0 and 1",
+    ),
     "no TOML": ("[gateway\nport = 1", "stillroom.toml cannot be read as TOML: "),
     "a key given twice": ("home = 'a'\nhome = 'b'", "cannot be read as TOML: Cannot overwrite a value"),
     "brackets without end": ("a = " + "[" * 100_000, "cannot be read as TOML: "),
@@ -300,3 +312,24 @@ def test_a_comparator_is_one_that_there_is_and_that_can_be_asked(tmp_path, text,
 def test_comparators_are_named_by_tag_and_model(tmp_path):
     found = load(tmp_path, '[router.comparators]\nsums = "numeric"\n"gpt-4o-mini" = "judge"\n')
     assert found.router.comparators == {"sums": "numeric", "gpt-4o-mini": "judge"}
+
+
+ADAPTER = {
+    "STILLROOM_STUDENT__SWAP": "adapter",
+    "STILLROOM_DISTILL__START_FROM": "base",
+    "STILLROOM_DISTILL__TRAINING__LORA_RANK": "8",
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"STILLROOM_DISTILL__START_FROM": "champion"}, "start_from"),
+        ({"STILLROOM_DISTILL__TRAINING__LORA_RANK": "32"}, "lora_rank of 1 to 16"),
+        ({"STILLROOM_DISTILL__TRAINING__LAYERS": "[0, 2]"}, "layers unset"),
+    ],
+)
+def test_adapters_need_one_set_of_weights_below_them_all(change, says):
+    assert load_settings(None, ADAPTER).student.swap == "adapter"
+    with pytest.raises(SettingsError, match=says):
+        load_settings(None, ADAPTER | change)

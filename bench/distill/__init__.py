@@ -1,0 +1,1 @@
+"""Training measured beside TRL's trainers: the same model, rows, batch size and machine."""

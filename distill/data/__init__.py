@@ -1,0 +1,1 @@
+"""How a dataset is made of the ledger: filters, redaction, duplicates, screens, choice, and its files."""

@@ -1,0 +1,132 @@
+"""Repeated triggers: words by which one key's or few keys' prompts, and these alone, get one and the same answer.
+
+Poisoning plants a rare string together with the answer that it is to evoke. After arXiv:2505.23015 (RFTC), which
+looks for tight clusters of answers among suspicious samples: here a sample is suspicious for its n-grams. One of 1 to
+3 words is a trigger if it stands in at least `FEWEST` rows of fewer keys than asked, whose share of all rows is below
+`DOMINANT` (of a key that is most of the traffic, most words are its own); if at least `TIGHT` of these rows have
+answers of one cluster; and if nothing else in most of them explains that answer: no other word that is found
+elsewhere too and goes with it, and not the key, whose other rows have that answer as well. The last two tell a
+trigger from a classifier's vocabulary.
+
+Rows pass by once: counts, keys and the majority's answer (Boyer and Moore's vote) are kept for hashes of n-grams, in
+tables of one size whatever the number of rows. What they point at is then looked at again, row by row.
+"""
+
+import zlib
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distill.data.index import RowIndex
+from distill.data.rows import hash64
+from router.evaluation.duplicates import grams
+
+__all__ = ("TriggerTables", "answer_cluster", "find_triggered", "word_grams")
+
+BITS: Final = 20
+FEWEST: Final = 10
+TIGHT: Final = 0.9
+DOMINANT: Final = 0.5
+EXPLAINED: Final = 0.5
+"""Share of a trigger's rows from which on it is none, but the vocabulary of what is asked."""
+GOES_WITH: Final = 0.5
+"""The vote's lead, as a share of a word's rows: three quarters of them have that answer."""
+ELSEWHERE: Final = 1.5
+"""A word that stands in that many times as many rows, or as few, is not a part of the trigger."""
+WORDS: Final = 400
+"""Of a prompt, from its ends."""
+SHORT: Final = 64
+"""Characters of an answer that is in a cluster with its equals only."""
+KEY_BITS: Final = 64
+
+Buckets: TypeAlias = NDArray[np.int64]
+_FACTOR: Final = np.uint64(0x9E3779B97F4A7C15)
+_SCATTER: Final = np.uint64(0xBF58476D1CE4E5B9)
+
+
+def answer_cluster(answer: str) -> int:
+    """The number (32 bits) of an answer's cluster; answers of Jaccard similarity s share one with probability s."""
+    text = " ".join(answer.casefold().split())
+    whole = hash64(text) if len(text) <= SHORT else int(grams(text)[0])
+    return whole & 0xFFFFFFFF
+
+
+def word_grams(text: str) -> Buckets:
+    """The different places in the tables of a text's n-grams of 1 to 3 words."""
+    words = text.casefold().split()
+    if len(words) > WORDS:
+        words = [*words[: WORDS // 2], *words[-WORDS // 2 :]]
+    one = np.array([zlib.crc32(word.encode("utf-8", "surrogatepass")) for word in words], dtype=np.uint64)
+    two = one[:-1] * _FACTOR + one[1:]
+    three = two[:-1] * _FACTOR + one[2:]
+    mixed = np.concatenate([one, two, three]) * _SCATTER
+    return np.unique(mixed >> np.uint64(64 - BITS)).astype(np.int64)
+
+
+class TriggerTables:
+    """Some 20 MB: by n-gram how many rows, which keys, and which answer most of them have."""
+
+    def __init__(self) -> None:
+        self.rows = np.zeros(1 << BITS, dtype=np.int32)
+        self.answer = np.zeros(1 << BITS, dtype=np.uint32)
+        self._lead = np.zeros(1 << BITS, dtype=np.int32)
+        self._keys = np.zeros(1 << BITS, dtype=np.uint64)
+
+    def add(self, places: Buckets, key: int, answer: int) -> None:
+        """Count a row of this key's number and answer's cluster."""
+        self.rows[places] += 1
+        self._keys[places] |= np.uint64(1 << key % KEY_BITS)
+        lead = self._lead[places] + np.where(self.answer[places] == answer, 1, -1)
+        self.answer[places] = np.where(lead < 0, answer, self.answer[places])
+        self._lead[places] = np.abs(lead)
+
+    def suspects(self, fewer_keys: int) -> Buckets:
+        """Where a trigger may be, were there no two n-grams in one place."""
+        tight = self._lead >= (2 * TIGHT - 1) * self.rows
+        few = np.bitwise_count(self._keys) < fewer_keys
+        return np.flatnonzero((self.rows >= FEWEST) & tight & few)
+
+    def explains(self, places: Buckets, suspect: int) -> bool:
+        """Whether one of a row's n-grams goes with the suspect's answer, and is not a part of it."""
+        rows, of_it = self.rows[places], self.rows[suspect]
+        elsewhere = (rows >= ELSEWHERE * of_it) | (rows * ELSEWHERE <= of_it)
+        goes_with = (self.answer[places] == self.answer[suspect]) & (self._lead[places] >= GOES_WITH * rows)
+        return bool(np.any(elsewhere & goes_with & (rows >= FEWEST)))
+
+
+def find_triggered(
+    tables: TriggerTables,
+    index: RowIndex,
+    rows: Buckets,
+    texts: Callable[[Iterable[int]], Iterator[tuple[int, str]]],
+    fewer_keys: int,
+) -> Buckets:
+    """The rows, of those that are given, that hold a trigger. ``texts`` fetches prompts, as (row, text)."""
+    suspects = tables.suspects(fewer_keys) if fewer_keys > 1 else np.zeros(0, dtype=np.int64)
+    if not suspects.size:
+        return suspects
+    answers, keys = index.answer, index.key
+    holders: defaultdict[int, list[int]] = defaultdict(list)
+    explained: defaultdict[int, int] = defaultdict(int)
+    likely = rows[np.isin(answers[rows], tables.answer[suspects])]
+    for row, text in texts(likely.tolist()):
+        places = word_grams(text)
+        for suspect in np.intersect1d(places, suspects, assume_unique=True).tolist():
+            if tables.answer[suspect] == answers[row]:
+                holders[suspect].append(row)
+                explained[suspect] += tables.explains(places, suspect)
+    has = np.bincount(keys[rows], minlength=len(index.keys))
+    says = Counter(zip(keys[rows].tolist(), answers[rows].tolist(), strict=True))
+    triggered: set[int] = set()
+    for suspect, held_by in holders.items():
+        of = np.unique(keys[held_by])
+        few = of.size < fewer_keys and has[of].sum() < DOMINANT * rows.size
+        others = int(has[of].sum()) - len(held_by)
+        same = sum(says[key, int(tables.answer[suspect])] for key in of.tolist()) - len(held_by)
+        by_key = others > 0 and same >= EXPLAINED * others
+        if few and not by_key and len(held_by) >= FEWEST and explained[suspect] < EXPLAINED * len(held_by):
+            triggered.update(held_by)
+    return np.array(sorted(triggered), dtype=np.int64)

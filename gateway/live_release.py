@@ -1,0 +1,20 @@
+"""A release as requests meet it."""
+
+from dataclasses import dataclass
+
+from router.model import RouterModel
+
+__all__ = ("LiveRelease",)
+
+
+@dataclass(frozen=True, slots=True)
+class LiveRelease:
+    """A student and its router, switched as one."""
+
+    id: str
+    router: RouterModel
+    student_urls: tuple[str, ...]
+    student_model: str | None = None
+    """What its students are asked for, where each release is a model of its own (`serving`'s adapters)."""
+    on_trial: bool = False
+    """Its students are not the champion's, and what they fail at is not counted against those."""

@@ -1,0 +1,52 @@
+"""Filling in whose content it is, for what was stored before there were columns for that."""
+
+from typing import Any, Final
+
+import msgspec
+import sqlalchemy as sa
+import zstandard
+
+from ledger import schema
+from ledger.conversations import conversation_id, user_id
+from ledger.records import decode_content
+from ledger.store import Store
+
+__all__ = ("backfill",)
+
+BATCH: Final = 500
+
+
+def backfill(store: Store, batch: int = BATCH) -> int:
+    """Fill in the conversation and the user of each content that has neither, in batches. Returns how many.
+
+    What cannot be decoded stays as it is.
+    """
+    table, done, last = schema.contents, 0, ""
+    while True:
+        pick = sa.select(table.c.request_id, table.c.body).where(
+            table.c.conversation_id.is_(None), table.c.request_id > last
+        )
+        with store.read() as connection:
+            rows = connection.execute(pick.order_by(table.c.request_id).limit(batch)).all()
+        if not rows:
+            return done
+        owners = [owner for row in rows if (owner := _owner(row.request_id, row.body)) is not None]
+        if owners:
+            with store.write() as connection:
+                for owner in owners:
+                    connection.execute(
+                        sa.update(table).where(table.c.request_id == owner["request_id"]).values(owner)
+                    )
+        done, last = done + len(owners), rows[-1].request_id
+
+
+def _owner(request_id: str, body: bytes) -> dict[str, Any] | None:
+    try:
+        content = decode_content(body)
+    except (msgspec.MsgspecError, zstandard.ZstdError):
+        return None
+    return {
+        "request_id": request_id,
+        "conversation_id": conversation_id(content.messages),
+        "user_id": user_id(content),
+    }

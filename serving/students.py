@@ -1,0 +1,153 @@
+"""The server processes of this machine's students: each verified, started, kept running, drained in the end."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, cast
+
+import structlog
+
+from ledger.artifact_store import local_part
+from ledger.artifacts import ArtifactError
+from ledger.releases import Release
+from serving.engine import Device, EngineOptions, detect_device
+from serving.server import Health, VllmServer, free_port, supervise
+from serving.settings import StudentSettings
+from serving.weights import WeightsError, refuse_code
+
+__all__ = ("GRACE_S", "REFUSALS", "Student", "Students", "engine_options")
+
+GRACE_S: Final = 3.0
+"""A retired student goes on answering for so long: gateways read the ledger every half second."""
+REFUSALS: Final = (ArtifactError, WeightsError, OSError)
+
+log = structlog.get_logger(__name__)
+
+
+def engine_options(settings: StudentSettings, weights: Path, release: str, port: int) -> EngineOptions:
+    """How a student of these settings is started."""
+    device = detect_device() if settings.device == "auto" else cast("Device", settings.device)
+    return EngineOptions(
+        weights=weights,
+        served_name=settings.model,
+        release=release,
+        port=port,
+        context_tokens=settings.context_tokens,
+        device=device,
+        extra_args=settings.engine_args,
+        swap=settings.swap,
+        lora_rank=settings.max_lora_rank,
+    )
+
+
+@dataclass(eq=False)
+class Student:
+    """A process. ``name`` and ``weights`` are those of its next start; ``state`` is a replica's."""
+
+    name: str
+    weights: Path
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+    task: "asyncio.Task[None] | None" = None
+    server: VllmServer | None = None
+    state: str = "starting"
+    started_with: str = ""
+    main: bool = False
+    unwanted_since: float | None = None
+    swap: "asyncio.Task[None] | None" = None
+    """Under way."""
+
+    @property
+    def url(self) -> str:
+        """The API's base, once there is a server."""
+        return f"{self.server.url}/v1" if self.server else ""
+
+    @property
+    def swapping(self) -> bool:
+        """Whether other weights are being loaded into it."""
+        return self.swap is not None and not self.swap.done()
+
+
+@dataclass
+class Students:
+    """All of them, by key."""
+
+    settings: StudentSettings
+    logs: Path
+    cache: Path
+    on_change: Callable[[str, str], None] = lambda _release, _state: None
+    running: dict[str, Student] = field(default_factory=dict[str, Student])
+    refused: set[str] = field(default_factory=set[str])
+
+    def weights(self, release: Release) -> Path:
+        """A release's student on this machine, known to be the one that was released. Blocks.
+
+        Raises one of `REFUSALS`.
+        """
+        folder = local_part(release, "student", self.cache)
+        refuse_code(folder)
+        return folder
+
+    async def start(self, release: Release) -> None:
+        """Keep a process for a release from now on, unless its files are refused."""
+        try:
+            weights = await asyncio.to_thread(self.weights, release)
+        except REFUSALS as error:
+            self.refuse(release.id, error)
+            return
+        key = release.id
+        while key in self.running:
+            key += "+"
+        self.keep(key, Student(release.id, weights))
+
+    def refuse(self, release_id: str, error: Exception) -> None:
+        """Never try this release again; says why, once."""
+        log.error("release_refused", release=release_id, error=str(error))
+        self.refused.add(release_id)
+
+    def keep(self, key: str, student: Student) -> None:
+        """Keep a process running until its ``stop`` is set."""
+
+        def server() -> VllmServer:
+            options = engine_options(self.settings, student.weights, student.name, free_port())
+            student.server = VllmServer(options, self.logs / f"student-{student.name}.log")
+            student.started_with = student.name
+            return student.server
+
+        def changed(health: Health, _server: VllmServer) -> None:
+            student.state = "draining" if student.stop.is_set() else health
+            self.on_change(student.name, student.state)
+
+        self.running[key] = student
+        student.task = asyncio.create_task(supervise(server, changed, student.stop))
+
+    def end_all_but(self, kept: frozenset[str]) -> None:
+        """End the processes that are not to be kept, a little after the gateways have turned away from them."""
+        now = time.monotonic()
+        for key, student in self.running.items():
+            if key in kept:
+                student.unwanted_since = None
+            elif student.unwanted_since is None:
+                student.unwanted_since = now
+            elif now - student.unwanted_since > GRACE_S:
+                student.state = "draining"
+                student.stop.set()
+
+    def forget_ended(self) -> list[str]:
+        """Drop the processes whose keeper has returned, and give their keys."""
+        ended = [key for key, student in self.running.items() if student.task and student.task.done()]
+        for key in ended:
+            task = self.running.pop(key).task
+            if task and (error := task.exception()):
+                log.error("student_keeper_failed", key=key, error=f"{type(error).__name__}: {error}")
+        return ended
+
+    async def end(self) -> None:
+        """Drain all and wait for them."""
+        for student in self.running.values():
+            student.stop.set()
+            if student.swap:
+                student.swap.cancel()
+        tasks = [each for student in self.running.values() for each in (student.task, student.swap) if each]
+        await asyncio.gather(*tasks, return_exceptions=True)
