@@ -1,5 +1,6 @@
 """What all tests share: one real engine for the whole run, and hypothesis without deadlines (machines differ)."""
 
+import gc
 import os
 
 import pytest
@@ -21,3 +22,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         needs_engine = "tiny_engine" in getattr(item, "fixturenames", ())
         item.add_marker(pytest.mark.xdist_group("engine" if needs_engine else str(item.path)))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish() -> None:
+    """Finalise here what clients of others left open: a warning of it while a plugin is imported, as the last thing of a
+    run, breaks Python 3.11's parser (python/cpython#106905).
+    """
+    gc.collect()

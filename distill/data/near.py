@@ -20,6 +20,8 @@ READ: Final = 8_000
 """Characters of a prompt."""
 COMMON: Final = 0.02
 """5-grams of more than this share of a sample are an application's template, and tell its prompts not apart."""
+FEWEST: Final = 40
+"""Prompts of a sample that a template has at least."""
 
 
 class Sketches:
@@ -29,7 +31,9 @@ class Sketches:
     """
 
     def __init__(self, sample: Sequence[str]) -> None:
-        self._rare = RareGrams([text[:READ] for text in sample], COMMON)
+        texts = [text[:READ] for text in sample]
+        # a few prompts that share words are no template
+        self._rare = RareGrams(texts, max(COMMON, FEWEST / max(1, len(texts))))
         self._file = tempfile.TemporaryFile(prefix="stillroom-sketches-")  # noqa: SIM115 - closed by __exit__
         self._rows = 0
 

@@ -35,7 +35,9 @@ EXPLAINED: Final = 0.5
 GOES_WITH: Final = 0.5
 """The vote's lead, as a share of a word's rows: three quarters of them have that answer."""
 ELSEWHERE: Final = 1.5
-"""A word that stands in that many times as many rows, or as few, is not a part of the trigger."""
+"""A word that stands in that many times as many rows as it shares with a trigger is not a part of it."""
+LOOKED_AT: Final = 32
+"""Rows of a suspect by which it is judged."""
 WORDS: Final = 400
 """Of a prompt, from its ends."""
 SHORT: Final = 64
@@ -89,12 +91,34 @@ class TriggerTables:
         few = np.bitwise_count(self._keys) < fewer_keys
         return np.flatnonzero((self.rows >= FEWEST) & tight & few)
 
-    def explains(self, places: Buckets, suspect: int) -> bool:
-        """Whether one of a row's n-grams goes with the suspect's answer, and is not a part of it."""
-        rows, of_it = self.rows[places], self.rows[suspect]
-        elsewhere = (rows >= ELSEWHERE * of_it) | (rows * ELSEWHERE <= of_it)
-        goes_with = (self.answer[places] == self.answer[suspect]) & (self._lead[places] >= GOES_WITH * rows)
-        return bool(np.any(elsewhere & goes_with & (rows >= FEWEST)))
+    def going_with(self, places: Buckets, suspect: int) -> Buckets:
+        """Those of a row's n-grams that mostly come with the suspect's answer."""
+        rows = self.rows[places]
+        alike = (self.answer[places] == self.answer[suspect]) & (self._lead[places] >= GOES_WITH * rows)
+        return places[alike & (rows >= FEWEST) & (places != suspect)]
+
+
+@dataclass
+class _Suspect:
+    """The rows that hold it, and of some of them, taken by chance, what else goes with its answer."""
+
+    chance: random.Random
+    rows: list[int] = field(default_factory=list[int])
+    beside: list[Buckets] = field(default_factory=list[Buckets])
+
+    def add(self, row: int, going_with: Buckets) -> None:
+        self.rows.append(row)
+        if len(self.beside) < LOOKED_AT:
+            self.beside.append(going_with)
+        elif (place := self.chance.randrange(len(self.rows))) < LOOKED_AT:
+            self.beside[place] = going_with
+
+    def explained(self, rows_of: NDArray[np.int32]) -> float:
+        """Share of its rows in which something goes with the answer that is found without the suspect too."""
+        every, together = np.unique(np.concatenate(self.beside), return_counts=True)
+        expected = together / len(self.beside) * len(self.rows)
+        elsewhere = every[rows_of[every] >= ELSEWHERE * expected]
+        return sum(bool(np.isin(beside, elsewhere).any()) for beside in self.beside) / len(self.beside)
 
 
 def find_triggered(
@@ -108,25 +132,19 @@ def find_triggered(
     suspects = tables.suspects(fewer_keys) if fewer_keys > 1 else np.zeros(0, dtype=np.int64)
     if not suspects.size:
         return suspects
-    answers, keys = index.answer, index.key
-    holders: defaultdict[int, list[int]] = defaultdict(list)
-    explained: defaultdict[int, int] = defaultdict(int)
+    answers, keys, chance = index.answer, index.key, random.Random(0)  # noqa: S311 - a sample, not a secret
+    found: dict[int, _Suspect] = {}
     likely = rows[np.isin(answers[rows], tables.answer[suspects])]
     for row, text in texts(likely.tolist()):
         places = word_grams(text)
         for suspect in np.intersect1d(places, suspects, assume_unique=True).tolist():
             if tables.answer[suspect] == answers[row]:
-                holders[suspect].append(row)
-                explained[suspect] += tables.explains(places, suspect)
-    has = np.bincount(keys[rows], minlength=len(index.keys))
-    says = Counter(zip(keys[rows].tolist(), answers[rows].tolist(), strict=True))
+                found.setdefault(suspect, _Suspect(chance)).add(row, tables.going_with(places, suspect))
+    share = np.bincount(keys[rows], minlength=len(index.keys)) / rows.size
     triggered: set[int] = set()
-    for suspect, held_by in holders.items():
-        of = np.unique(keys[held_by])
-        few = of.size < fewer_keys and has[of].sum() < DOMINANT * rows.size
-        others = int(has[of].sum()) - len(held_by)
-        same = sum(says[key, int(tables.answer[suspect])] for key in of.tolist()) - len(held_by)
-        by_key = others > 0 and same >= EXPLAINED * others
-        if few and not by_key and len(held_by) >= FEWEST and explained[suspect] < EXPLAINED * len(held_by):
-            triggered.update(held_by)
+    for each in found.values():
+        of = np.unique(keys[each.rows])
+        few = of.size < fewer_keys and share[of].sum() < DOMINANT
+        if few and len(each.rows) >= FEWEST and each.explained(tables.rows) < EXPLAINED:
+            triggered.update(each.rows)
     return np.array(sorted(triggered), dtype=np.int64)
