@@ -8,7 +8,7 @@ from typing import Any, Final
 from litestar import Litestar, Request, Response, get
 from litestar.datastructures import State
 
-from gateway import admin_api, openai_api
+from gateway import admin_api, openai_api, sessions
 from gateway.admission import Admission
 from gateway.auth import PUBLIC, authorise, opt
 from gateway.budgets import Budgets
@@ -85,6 +85,7 @@ def build_app(config: GatewayConfig, store: Store, more_handlers: Sequence[Any] 
             "admission": admission,
             "idempotency": Idempotency(),
             "responses": (responses := ResponseKeeper(store, metrics_)),
+            "sessions": sessions.Sessions.of(config.spool.parent),
             "draining": False,
             "max_body_bytes": config.gateway.max_body_bytes,
             **serving_state(lasting, config),
@@ -111,7 +112,7 @@ def build_app(config: GatewayConfig, store: Store, more_handlers: Sequence[Any] 
     v1 = [openai_api.chat_completions, openai_api.models, openai_api.model, create_feedback, openapi_document]
     v1 += [completions, embeddings, *response_handlers]
     return Litestar(
-        [healthz, readyz, metrics, *v1, *admin_api.handlers, *more_handlers],
+        [healthz, readyz, metrics, *v1, *admin_api.handlers, *sessions.handlers, *more_handlers],
         guards=[authorise],
         state=state,
         lifespan=[lifespan],
