@@ -62,7 +62,7 @@ def csv_answer(names: Sequence[str], rows: Iterable[Sequence[Any]], filename: st
     writer.writerow(names)
     writer.writerows([_unrunnable(value) for value in row] for row in rows)
     headers = HEADERS | {"content-disposition": f'attachment; filename="{filename}"'}
-    return Response(out.getvalue().encode(), media_type="text/csv; charset=utf-8", headers=headers)
+    return Response(out.getvalue().encode(), media_type="text/csv", headers=headers)
 
 
 def may_change(request: Request[Any, Any, Any]) -> bool:

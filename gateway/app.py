@@ -17,6 +17,7 @@ from gateway.embeddings_api import embeddings
 from gateway.errors import Unavailable, exception_handlers
 from gateway.feedback_api import create_feedback
 from gateway.idempotency import Idempotency
+from gateway.ledger_metrics import LedgerMetrics
 from gateway.live import Live
 from gateway.metrics import Metrics
 from gateway.openapi import openapi_document
@@ -74,6 +75,7 @@ def build_app(config: GatewayConfig, store: Store, more_handlers: Sequence[Any] 
     live = Live(store, config.student.base_url, budgets)
     pacing = Pacing(store)
     metrics_.show(pacing.pacer)
+    ledger_metrics = LedgerMetrics(store, live, budgets, metrics_.registry)
     lasting = Lasting(open_client(), live, recorder, metrics_, admission, pacing)
     state = State(
         {
@@ -95,7 +97,7 @@ def build_app(config: GatewayConfig, store: Store, more_handlers: Sequence[Any] 
     @contextlib.asynccontextmanager
     async def lifespan(_app: Litestar) -> AsyncGenerator[None, None]:
         await live.refresh()
-        tasks = [asyncio.create_task(part.run()) for part in (live, recorder, responses, pacing)]
+        tasks = [asyncio.create_task(part.run()) for part in (live, recorder, responses, pacing, ledger_metrics)]
         try:
             yield
         finally:

@@ -3,8 +3,14 @@
 
 const dark = matchMedia("(prefers-color-scheme: dark)");
 
+// a canvas does not know light-dark(): the browser resolves it where it is a colour
 function ink(name) {
-  return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  const probe = document.createElement("i");
+  probe.style.color = `var(${name})`;
+  document.body.append(probe);
+  const found = getComputedStyle(probe).color;
+  probe.remove();
+  return found;
 }
 
 // data: {x: [...], time: bool, series: [{name, values, kind?: "line"|"bars"|"step", color?: 1..6}], y?: {min, max, unit}}
@@ -18,7 +24,7 @@ function draw(figure) {
   const series = data.series.map((one, at) => ({
     label: one.name,
     stroke: ink(`--chart-${one.color || at + 1}`),
-    fill: one.kind === "bars" ? ink(`--chart-${one.color || at + 1}`) + "88" : undefined,
+    fill: one.kind === "bars" ? ink(`--chart-${one.color || at + 1}`).replace("rgb(", "rgba(").replace(")", ", .5)") : undefined,
     width: 2,
     paths: paths[one.kind] ? paths[one.kind]() : undefined,
     value: (_, value) => (value == null ? "-" : `${+value.toPrecision(4)}${unit}`),
@@ -28,6 +34,7 @@ function draw(figure) {
     {
       width: Math.max(240, target.clientWidth),
       height: 240,
+      tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC"),
       scales: { x: { time: Boolean(data.time) }, y: range ? { range: () => range } : {} },
       axes: [axis, { ...axis, values: (_, ticks) => ticks.map((tick) => `${tick}${unit}`) }],
       series: [{ label: data.x_name || (data.time ? "time" : "x") }, ...series],
