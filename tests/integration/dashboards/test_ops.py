@@ -1,42 +1,57 @@
 """``/ops`` as the composed gateway serves it: its figures are the ledger's, and no text becomes markup."""
 
 import base64
+import csv
 import html
+import io
 import re
 from html.parser import HTMLParser
 
 import pytest
+from litestar.testing import TestClient
 
-from ledger import jobs, releases
+from ledger import events, jobs, keys, labels, releases
+from ledger.keys import KeyPolicy
+from ledger.labels import Label
 from ledger.records import NANO
 from ledger.releases import Release
 from ledger.requests import insert_records, latency_quantile, usage_by
 from ledger.store import now_ms
+from tests.gateway_fixtures import go_live
 from tests.unit.ledger.rows import row
+from tests.unit.router.test_model import model
 
-VOID = {"meta", "link"}
+VOID = {"meta", "link", "input"}
+DAY_MS = 86_400_000
 
 
 class Page(HTMLParser):
-    """Reads a page into figures (``dl``) and tables by their heading; fails on tags that do not close in order."""
+    """Reads a page into figures (``dl``) and tables by their caption; fails on tags that do not close in order."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
         self.open: list[str] = []
-        self.tags: set[str] = set()
+        self.tags: list[str] = []
         self.figures: dict[str, str] = {}
+        self.notes: dict[str, str] = {}
         self.tables: dict[str, list[list[str]]] = {}
-        self.heading = self.name = ""
+        self.alerts: list[str] = []
+        self.caption = self.name = ""
         self.text = ""
+        self.is_alert = False
         self.feed(text)
         self.close()
         assert self.open == []
 
     def handle_starttag(self, tag, attrs):
-        self.tags.add(tag)
+        self.tags.append(tag)
+        if tag == "a" and self.open and self.open[-1] == "caption":
+            self.caption = self.text.strip()
+            self.tables[self.caption] = []
         self.text = ""
+        self.is_alert = ("class", "problem") in attrs and ("id", "problem") not in attrs
         if tag == "tr":
-            self.tables.setdefault(self.heading, []).append([])
+            self.tables[self.caption].append([])
         if tag not in VOID:
             self.open.append(tag)
 
@@ -45,14 +60,16 @@ class Page(HTMLParser):
 
     def handle_endtag(self, tag):
         assert self.open.pop() == tag
-        if tag == "h2":
-            self.heading = self.text
-        elif tag == "dt":
+        if tag == "dt":
             self.name = self.text
+        elif tag == "dd" and self.name in self.figures:
+            self.notes[self.name] = self.text
         elif tag == "dd":
             self.figures[self.name] = self.text
         elif tag in ("td", "th"):
-            self.tables[self.heading][-1].append(self.text)
+            self.tables[self.caption][-1].append(self.text)
+        elif tag == "p" and self.is_alert:
+            self.alerts.append(self.text)
 
 
 TRAFFIC = [
@@ -69,84 +86,192 @@ TRAFFIC = [
 def busy(ops):
     records = [
         row(f"r{i}", created_at=now_ms(), route=route, reason=reason, status=status, cost_nano=cost,
-            baseline_nano=baseline, latency_ms=10.0 * (i + 1))
+            baseline_nano=baseline, latency_ms=10.0 * (i + 1), key_id="key_1", release_id="r1")
         for i, (route, reason, status, cost, baseline) in enumerate(TRAFFIC)
     ]  # fmt: skip
-    long_ago = row("old", created_at=now_ms() - 40 * 86_400_000, cost_nano=10**15, baseline_nano=10**15)
+    long_ago = row("old", created_at=now_ms() - 40 * DAY_MS, cost_nano=10**15, baseline_nano=10**15)
     insert_records(ops.store, [*records, long_ago])
     return ops
 
 
 def test_the_figures_are_the_ledgers(busy):
-    figures = Page(busy.get().text).figures
-    usage = usage_by(busy.store, ["route", "reason"], now_ms() - 30 * 86_400_000)
+    page = Page(busy.get().text)
+    usage = usage_by(busy.store, ["route", "reason"], now_ms() - 30 * DAY_MS)
     cost = sum(used.cost_nano for used in usage.values())
     baseline = sum(used.baseline_nano for used in usage.values())
     assert cost == 5_650_000_000
-    assert figures == {
-        "Spent, 30 days": f"{cost / NANO:.2f}",
+    assert page.figures == {
+        "Spent today": "5.65",
+        "Spent this month": "5.65",
+        "Month's end, forecast": "-",
+        "Spent": f"{cost / NANO:.2f}",
         "On the teacher alone": f"{baseline / NANO:.2f}",
         "Saved": f"{1 - cost / baseline:.1%}",
         "Answered by the student": "60.0%",
+        "Escalated": "0.0%",
+        "Agreement": "-",
+        "Errors": "40.0%",
         "Requests": "5",
+        "Live release": "none",
     }
+    assert page.notes["Answered by the student"] == "n = 5"
+    assert "no live release" in page.notes["Agreement"]
 
 
 def test_the_tables_are_the_ledgers(busy):
     tables = Page(busy.get().text).tables
-    head, *rows = tables["Routes and reasons, last 30 days"]
-    assert head == ["route", "reason", "requests", "errors", "cost", "baseline"]
-    assert rows == [
-        ["student", "confident", "2", "1", "0.1200", "3.0000"],
-        ["student", "teacher_down", "1", "0", "0.0300", "2.0000"],
-        ["teacher", "explore", "1", "0", "1.5000", "0.0000"],
-        ["teacher", "hard", "2", "1", "4.0000", "4.0000"],
+    head, *rows = tables["Requests by route and reason, last 30 days"]
+    assert head == [
+        "route", "reason", "requests", "errors", "error rate", "prompt tokens", "completion tokens", "cost",
+        "baseline",
+    ]  # fmt: skip
+    assert [[*line[:5], *line[7:]] for line in rows] == [
+        ["student", "confident", "2", "1", "50.0%", "0.1200", "3.00"],
+        ["student", "teacher_down", "1", "0", "0.0%", "0.0300", "2.00"],
+        ["teacher", "explore", "1", "0", "0.0%", "1.50", "0.00"],
+        ["teacher", "hard", "2", "1", "50.0%", "4.00", "4.00"],
     ]
-    _, *latency = tables["Latency"]
-    since = now_ms() - 30 * 86_400_000
+    assert tables["Why the teacher answered, last 30 days"][1:] == [["hard", "2", "40.0%"]]
+    _, *latency = tables["Latency by route, last 30 days"]
+    since = now_ms() - 30 * DAY_MS
     assert latency == [
-        [route, *(str(round(latency_quantile(busy.store, route, q, since))) for q in (0.5, 0.95))]
+        [route, "whole answer",
+         *(f"{latency_quantile(busy.store, route, q, since):,.0f} ms" for q in (0.5, 0.95, 0.99)), "3"]
         for route in ("student", "teacher")
-    ]
+    ]  # fmt: skip
 
 
-def test_releases_and_jobs_are_shown_with_the_newest_first(busy):
+@pytest.mark.parametrize(
+    ("group", "first"),
+    [("route", ["student", "3"]), ("release", ["r1", "6"]), ("key", ["key_1", "6"]), ("nonsense", ["student", "2"])],
+)
+def test_requests_are_grouped_as_asked_and_what_cannot_be_is_grouped_by_reason(busy, group, first):
+    tables = Page(busy.get(f"/ops?group={group}").text).tables
+    (found,) = (lines for caption, lines in tables.items() if caption.startswith("Requests by"))
+    numbers = found[0].index("requests")
+    assert [found[1][0], found[1][numbers]] == first
+
+
+def test_each_table_is_there_as_csv_with_nothing_rounded(busy):
+    links = [html.unescape(link) for link in re.findall(r'class="csv" href="([^"]+)"', busy.get().text)]
+    named = {re.search(r"table=(\w+)", link)[1] for link in links}
+    assert named == {"usage", "reasons", "latency", "spend", "share"}
+    answers = {link: busy.get(link) for link in links}
+    assert {answer.headers["content-type"] for answer in answers.values()} == {"text/csv; charset=utf-8"}
+    (usage,) = (answer for link, answer in answers.items() if "table=usage" in link)
+    rows = list(csv.DictReader(io.StringIO(usage.text)))
+    assert rows[0]["cost"] == "0.12"
+    assert sum(int(each["requests"]) for each in rows) == len(TRAFFIC)
+    assert busy.get("/ops?format=csv&table=none").headers["content-type"].startswith("text/html")
+
+
+def test_a_range_of_days_holds_those_days_alone(ops):
+    for day, cost in ((10, 1), (11, 2), (12, 4)):
+        insert_records(
+            ops.store, [row(f"d{day}", created_at=1_767_225_600_000 + day * DAY_MS, cost_nano=cost * NANO)]
+        )
+    page = Page(ops.get("/ops?from=2026-01-12&to=2026-01-12").text)
+    assert page.figures["Spent"] == "2.00"
+    assert page.figures["Spent today"] == "0.00"
+
+
+def test_agreement_is_said_with_its_interval_its_n_and_what_each_label_weighs(ops):
+    at = now_ms()
+    rows = [row(f"s{i}", created_at=at, route="student", reason="confident") for i in range(20)]
+    rows += [row(f"t{i}", created_at=at) for i in range(20)]
+    insert_records(ops.store, rows)
+    kind = {"source": "explore", "created_at": at, "release_id": None, "comparator": "exact"}
+    # of a likely sort all agree, and of a sort a ninth as likely none do: the two weigh the same
+    found = [Label(request_id=f"s{i}", agreement=1.0, propensity=0.9, **kind) for i in range(9)]
+    labels.add(ops.store, [*found, Label(request_id="s9", agreement=0.0, propensity=0.1, **kind)])
+    page = Page(ops.get().text)
+    assert page.figures["Agreement"] == "75.0%"
+    assert "n = 10 labels" in page.notes["Agreement"]
+    low, high = map(float, re.match(r"([\d.]+)% to ([\d.]+)%", page.notes["Agreement"]).groups())
+    assert 50 <= low < 75 < high <= 100
+
+
+def test_agreement_below_the_live_releases_target_asks_for_a_look(composed, tmp_path):
+    router = model()
+    go_live(composed.store, tmp_path / "release", router)
+    at = now_ms()
+    insert_records(
+        composed.store, [row(f"s{i}", created_at=at, route="student", reason="confident") for i in range(60)]
+    )
+    kind = {"source": "explore", "created_at": at, "release_id": None, "comparator": "exact", "propensity": 0.5}
+    labels.add(composed.store, [Label(request_id=f"s{i}", agreement=float(i % 2), **kind) for i in range(60)])
+    with TestClient(composed.app) as client:
+        page = Page(client.get("/ops", headers={"authorization": f"Bearer {composed.secrets['read']}"}).text)
+    target = f"{router.thresholds.agreement_target:.0%}"
+    assert page.notes["Agreement"].endswith(f"n = 60 labels; target {target}")
+    assert page.alerts == [f"Agreement is below the target of {target}, with its whole interval."]
+
+
+def test_a_budget_that_is_nearly_spent_is_said_and_a_revoked_keys_is_not(ops):
+    policy = KeyPolicy(budget_day=10, budget_month=1_000)
+    made = [keys.create(ops.store, name, ["inference"], "test", policy=policy)[0] for name in ("one", "gone")]
+    insert_records(ops.store, [row(k.id, created_at=now_ms(), key_id=k.id, cost_nano=9 * NANO) for k in made])
+    keys.revoke(ops.store, made[1].id, "test")
+    page = Page(ops.get().text)
+    assert page.alerts == ["one has spent 90% of today's budget."]
+    assert page.notes["Spent today"] == "budgets of 1 key: 10.00"
+    assert [line[:4] for line in page.tables["Keys with a budget, now"][1:]] == [["one", "9.00", "10.00", "90.0%"]]
+
+
+def test_releases_jobs_and_events_are_shown_with_the_newest_first(busy):
     for i, name in enumerate(("r1", "r2")):
         summary = {"student_agreement_ci": [0.91, 0.97], "held_out": 240 + i}
         releases.add(busy.store, Release(name, "candidate", i, None, None, None, "/r", "0", summary))
+        events.add(busy.store, "drift", name, {"psi": 0.31})
     releases.promote(busy.store, "r1", "test")
     job = jobs.create(busy.store, "manual", "test", {})
-    tables = Page(busy.get().text).tables
-    assert [line[:2] for line in tables["Releases"][1:]] == [["r2", "candidate"], ["r1", "live"]]
-    assert tables["Releases"][2][3:] == ["91.0% to 97.0%", "240"]
-    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC", tables["Releases"][2][2])
-    assert tables["Jobs"][1][:2] == [job.id, "queued"]
+    page = Page(busy.get().text)
+    shown = page.tables["Releases, the newest first"]
+    assert [line[:2] for line in shown[1:]] == [["r2", "candidate"], ["r1", "live"]]
+    assert shown[2][3:] == ["91.0% to 97.0%", "240"]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", shown[2][2])
+    assert page.figures["Live release"] == "r1"
+    assert page.tables["Jobs, the newest first"][1][:2] == [job.id, "queued"]
+    assert [line[1:] for line in page.tables["Events, the newest first"][1:]] == [
+        ["drift", "r2", "psi 0.31"], ["drift", "r1", "psi 0.31"]
+    ]  # fmt: skip
 
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>&amp;</td></table>\0\u202e"
 
 
 def test_hostile_names_and_errors_are_shown_as_text(ops):
-    insert_records(ops.store, [row("r", created_at=now_ms(), reason=HOSTILE)])
+    usual = Page(ops.get().text).tags.count("script")
+    key, _ = keys.create(ops.store, HOSTILE.replace("\0", ""), ["read"], "test", policy=KeyPolicy(budget_day=1))
+    insert_records(
+        ops.store, [row("r", created_at=now_ms(), reason=HOSTILE, key_id=key.id, cost_nano=NANO, release_id=HOSTILE)]
+    )
     releases.add(ops.store, Release(HOSTILE, "candidate", 1, None, None, None, "/r", "0", {"held_out": HOSTILE}))
     job = jobs.create(ops.store, "manual", HOSTILE, {})
     jobs.claim(ops.store, "w")
     jobs.set_state(ops.store, job.id, "w", "failed", error=HOSTILE)
-    text = ops.get().text
-    page = Page(text)
-    assert page.tags.isdisjoint({"script", "img"})
-    assert text.count(html.escape(HOSTILE)) == 4
-    cells = {cell for table in page.tables.values() for line in table for cell in line}
-    assert HOSTILE in cells
+    events.add(ops.store, "drift", HOSTILE, {HOSTILE: HOSTILE})
+    for group in ("reason", "release", "key"):
+        text = ops.get(f"/ops?group={group}").text
+        page = Page(text)
+        assert page.tags.count("script") == usual + 2, "the data of the two charts"
+        assert "img" not in page.tags
+        assert "<script>alert" not in text
+        cells = [cell for table in page.tables.values() for line in table for cell in line]
+        # the release twice, the job's error, the event's subject, and what the requests are grouped by
+        assert cells.count(HOSTILE) >= 4
 
 
-def test_the_page_lets_nothing_run_or_load_and_is_not_kept(ops):
-    answer = ops.get()
+def test_the_page_lets_nothing_run_or_load_from_elsewhere_and_is_not_kept(busy):
+    answer = busy.get()
     policy = dict(part.strip().split(" ", 1) for part in answer.headers["content-security-policy"].split(";"))
     assert policy == {
         "default-src": "'none'",
+        "script-src": "'self'",
         "style-src": "'self'",
-        "img-src": "data:",
+        "img-src": "'self' data:",
+        "connect-src": "'self'",
+        "form-action": "'self'",
         "base-uri": "'none'",
         "frame-ancestors": "'none'",
     }
@@ -154,43 +279,53 @@ def test_the_page_lets_nothing_run_or_load_and_is_not_kept(ops):
     assert answer.headers["content-type"] == "text/html; charset=utf-8"
     assert "style=" not in answer.text
     assert "<style" not in answer.text
+    assert not re.findall(r'(?:src|href)="(?!/|#|data:)', answer.text)
 
 
 @pytest.mark.parametrize(
     ("scope", "status"),
     [
-        pytest.param(None, 401, id="no key"),
         pytest.param("inference", 403, id="a key for inference only"),
         pytest.param("read", 200, id="a key that may read"),
         pytest.param("admin", 200, id="an administrator's key"),
     ],
 )
-def test_the_page_is_for_keys_that_may_read(busy, scope, status):
-    answer = busy.get(scope=scope)
+@pytest.mark.parametrize("path", ["/ops", "/ops?format=csv&table=usage"])
+def test_the_page_and_its_csv_are_for_keys_that_may_read(busy, path, scope, status):
+    answer = busy.get(path, scope=scope)
     assert answer.status_code == status
-    assert ("Spent" in answer.text) == (status == 200)
-    if status == 401:
-        assert answer.headers["www-authenticate"].startswith("Basic")
+    assert ("teacher_down" in answer.text) == (status == 200)
 
 
-def test_a_browser_gives_the_key_as_the_password(busy):
+def test_without_a_key_nothing_is_shown_but_the_login(busy):
+    busy.client.follow_redirects = False
+    answer = busy.get(scope=None)
+    assert (answer.status_code, answer.headers["location"]) == (303, "/ops/login?next=/ops")
+    assert "teacher_down" not in answer.text
+
+
+def test_a_client_gives_the_key_as_the_password_too(busy):
     credentials = base64.b64encode(f"anyone:{busy.secrets['read']}".encode()).decode()
     assert "Spent" in busy.client.get("/ops", headers={"authorization": f"Basic {credentials}"}).text
 
 
 def test_before_the_first_request_the_page_says_what_to_do(ops):
-    page = Page(ops.get().text)
-    assert page.figures == {}
+    text = ops.get().text
+    page = Page(text)
+    assert set(page.figures) == {"Spent today", "Spent this month", "Month's end, forecast"}
     assert page.tables == {}
-    assert "No requests in the last 30 days" in ops.get().text
-    assert ops.get().text.count("Nothing yet.") == 2
+    assert "No requests in the last 30 days" in text
+    assert text.count("Nothing yet.") == 3
+    assert "No key has a budget." in text
 
 
 def test_a_job_that_failed_before_the_first_request_is_shown(ops):
     job = jobs.create(ops.store, "manual", "test", {})
     jobs.claim(ops.store, "w")
     jobs.set_state(ops.store, job.id, "w", "failed", error="0 teacher answers")
-    assert Page(ops.get().text).tables["Jobs"][1][:2] == [job.id, "failed"]
+    page = Page(ops.get().text)
+    assert page.tables["Jobs, the newest first"][1][:2] == [job.id, "failed"]
+    assert page.alerts == [f"The newest job, {job.id}, failed."]
 
 
 def test_requests_that_cost_nothing_leave_the_saving_open(ops):
@@ -202,10 +337,11 @@ def test_requests_that_cost_nothing_leave_the_saving_open(ops):
 def test_a_release_that_is_not_evaluated_yet_is_shown_without_figures(ops):
     for i, summary in enumerate([{}, {"student_agreement_ci": None}]):
         releases.add(ops.store, Release(f"r{i}", "candidate", i, None, None, None, "/r", "0", summary))
-    assert [line[3:] for line in Page(ops.get().text).tables["Releases"][1:]] == [["", ""], ["", ""]]
+    shown = Page(ops.get().text).tables["Releases, the newest first"]
+    assert [line[3:] for line in shown[1:]] == [["-", "-"], ["-", "-"]]
 
 
 def test_the_style_sheet_is_open_to_all_and_holds_no_data(ops):
-    answer = ops.get("/ops/style.css", scope=None)
+    answer = ops.get("/ops/static/ops.css", scope=None)
     assert answer.status_code == 200
-    assert answer.headers["content-type"] == "text/css; charset=utf-8"
+    assert answer.headers["content-type"].startswith("text/css")

@@ -35,7 +35,7 @@ def test_a_teacher_of_the_students_vocabulary_is_seen_to_be_one():
 
 
 def test_a_teacher_of_characters_is_not_the_student():
-    teacher, report = scan([(ANSWER * 3, logged(list(ANSWER * 3)))], TOKENIZER)
+    teacher, report = scan([(ANSWER * 9, logged(list(ANSWER * 9)))], TOKENIZER)
     assert teacher.same_vocabulary is False
     assert report.rows == {"byte_aligned": 1}
     assert report.not_aligned["merged"] > report.aligned > 0

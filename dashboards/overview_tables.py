@@ -1,0 +1,199 @@
+"""The tables of the overview: each is on the page and, by its name, in CSV."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Final
+
+from dashboards import words
+from dashboards.tables import COUNT, MONEY, MS, SHARE, TEXT, WHEN, Table
+from ledger.events import Event
+from ledger.jobs import Job
+from ledger.keys import Key
+from ledger.overview_figures import TRAIL_DAYS, Agreement, Forecast, KeySpend
+from ledger.records import NANO
+from ledger.releases import Release
+from ledger.requests import Usage
+
+__all__ = ("GROUPS", "Found", "own", "student_shares", "tables")
+
+GROUPS: Final = {
+    "reason": ("route and reason", ("route", "reason")),
+    "route": ("route", ("route",)),
+    "release": ("release", ("release_id",)),
+    "key": ("key", ("key_id",)),
+}
+"""How the page names a grouping, and the columns of the hourly sums that it is."""
+HEADS: Final = {"route": "route", "reason": "reason", "release_id": "release", "key_id": "key"}
+RELEASES_SHOWN: Final = 10
+
+Grouped = Mapping[tuple[Any, ...], Usage]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What was read for one page."""
+
+    usage: Grouped
+    """By route and reason."""
+    grouped: Grouped
+    hours: Grouped
+    steps: Grouped
+    days: Grouped
+    latencies: Mapping[str, Sequence[float]]
+    first_token: Mapping[str, tuple[Sequence[float], int]]
+    agreement: Agreement | None
+    spend: Mapping[str, KeySpend]
+    forecast: Forecast | None
+    keys: Sequence[Key]
+    releases: Sequence[Release]
+    jobs: Sequence[Job]
+    events: Sequence[Event]
+    is_hourly: bool
+
+
+def own(usage: Grouped) -> dict[tuple[Any, ...], Usage]:
+    """Usage by (route, reason) without what exploration asked beside an answer."""
+    return {key: each for key, each in usage.items() if key[1] != "explore"}
+
+
+def student_shares(days: Grouped) -> dict[int, tuple[int, float | None]]:
+    """(requests, share of the student) by the time of ``(time, route, beside)``, without what was asked beside."""
+    counts: dict[int, list[int]] = {}
+    for (at, route, beside), each in days.items():
+        found = counts.setdefault(at, [0, 0])
+        if not beside:
+            found[0] += each.requests
+            found[1] += each.requests if route == "student" else 0
+    return {at: (total, student / total if total else None) for at, (total, student) in counts.items()}
+
+
+def tables(found: Found, group: str, span: str) -> dict[str, Table]:
+    """All of them by name, in the page's order; ``span`` names the time range."""
+    made = (
+        _usage(found, group, span),
+        _why(found, span),
+        _latency(found, span),
+        _over_time(found, span),
+        _shares(found, span),
+        _budgets(found),
+        _events(found),
+        _releases(found),
+        _jobs(found),
+    )
+    return {table.name: table for table in made}
+
+
+def _usage(found: Found, group: str, span: str) -> Table:
+    said, columns = GROUPS[group]
+    names = {key.id: key.name for key in found.keys}
+    rows: list[tuple[Any, ...]] = []
+    for key, each in found.grouped.items():
+        shown = [names.get(part, part) if name == "key_id" else part for part, name in zip(key, columns, strict=True)]
+        tokens = each.prompt_tokens, each.completion_tokens
+        rate = each.errors / each.requests if each.requests else None
+        rows.append((*shown, each.requests, each.errors, rate, *tokens, each.cost_nano, each.baseline_nano))
+    heads = [(HEADS[name], TEXT) for name in columns]
+    counts = [("requests", COUNT), ("errors", COUNT), ("error rate", SHARE)]
+    tokens_ = [("prompt tokens", COUNT), ("completion tokens", COUNT)]
+    money = [("cost", MONEY), ("baseline", MONEY)]
+    return Table("usage", f"Requests by {said}, {span}", [*heads, *counts, *tokens_, *money], rows)
+
+
+def _why(found: Found, span: str) -> Table:
+    asked = own(found.usage)
+    total = sum(each.requests for each in asked.values())
+    teacher = [(reason, each.requests) for (route, reason), each in asked.items() if route == "teacher"]
+    rows = [(reason, n, n / total if total else None) for reason, n in sorted(teacher, key=lambda row: -row[1])]
+    columns = [("reason", TEXT), ("requests", COUNT), ("share of all", SHARE)]
+    return Table("reasons", f"Why the teacher answered, {span}", columns, rows, "The teacher answered nothing.")
+
+
+def _latency(found: Found, span: str) -> Table:
+    rows: list[tuple[Any, ...]] = []
+    for route, (p50, p95, p99) in found.latencies.items():
+        rows.append((route, "whole answer", p50, p95, p99, _answered(found, route)))
+        times, n = found.first_token[route]
+        if times:
+            rows.append((route, "first token", *times, n))
+    columns = [("route", TEXT), ("time to", TEXT), ("p50", MS), ("p95", MS), ("p99", MS), ("n", COUNT)]
+    return Table("latency", f"Latency by route, {span}", columns, rows)
+
+
+def _answered(found: Found, route: str) -> int:
+    return sum(each.requests for key, each in found.usage.items() if key[0] == route)
+
+
+def _over_time(found: Found, span: str) -> Table:
+    sums: dict[int, list[int]] = {}
+    for (at, *_), each in found.steps.items():
+        row = sums.setdefault(at, [0, 0, 0])
+        for i, amount in enumerate((each.requests, each.cost_nano, each.baseline_nano)):
+            row[i] += amount
+    unit = "hour" if found.is_hourly else "day"
+    columns = [(f"{unit} from", WHEN), ("requests", COUNT), ("cost", MONEY), ("baseline", MONEY)]
+    return Table("spend", f"Spend per {unit}, {span}", columns, [(at, *row) for at, row in sums.items()])
+
+
+def _shares(found: Found, span: str) -> Table:
+    rows = [(at, *row) for at, row in student_shares(found.days).items()]
+    columns = [("day from", WHEN), ("requests", COUNT), ("student", SHARE)]
+    return Table("share", f"Share of the student per day, {span}", columns, rows)
+
+
+def _budgets(found: Found) -> Table:
+    rows: list[tuple[Any, ...]] = []
+    for key in found.keys:
+        if key.revoked_at is None and key.policy.has_budget:
+            spent = found.spend.get(key.id, KeySpend(0, 0, 0))
+            day, month = _nano(key.policy.budget_day), _nano(key.policy.budget_month)
+            used = (spent.day, day, _part(spent.day, day), spent.month, month, _part(spent.month, month))
+            rows.append((key.name, *used, spent.trail // TRAIL_DAYS))
+    columns = [
+        ("key", TEXT), ("today", MONEY), ("of a day's", MONEY), ("day used", SHARE), ("this month", MONEY),
+        ("of a month's", MONEY), ("month used", SHARE), ("a day, last 7", MONEY),
+    ]  # fmt: skip
+    return Table("budgets", "Keys with a budget, now", columns, rows, "No key has a budget.")
+
+
+def _events(found: Found) -> Table:
+    rows = [(each.at, each.kind, each.subject, _said(each.data)) for each in found.events]
+    columns = [("at", WHEN), ("kind", TEXT), ("about", TEXT), ("what", TEXT)]
+    return Table("events", "Events, the newest first", columns, rows)
+
+
+def _releases(found: Found) -> Table:
+    rows = [
+        (each.id, each.state, each.promoted_at, _bounds(each), str(each.summary.get("held_out", words.NOTHING)))
+        for each in found.releases[: -RELEASES_SHOWN - 1 : -1]
+    ]
+    columns = [
+        ("release", TEXT),
+        ("state", TEXT),
+        ("live since", WHEN),
+        ("student agreement", TEXT),
+        ("held out", TEXT),
+    ]
+    return Table("releases", "Releases, the newest first", columns, rows)
+
+
+def _jobs(found: Found) -> Table:
+    rows = [(each.id, each.state, each.created_at, each.error) for each in found.jobs]
+    columns = [("job", TEXT), ("state", TEXT), ("created", WHEN), ("cause", TEXT)]
+    return Table("jobs", "Jobs, the newest first", columns, rows)
+
+
+def _bounds(release: Release) -> str:
+    return words.interval(release.summary.get("student_agreement_ci"))
+
+
+def _said(data: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in data.items() if not isinstance(value, dict | list))
+
+
+def _nano(limit: float | None) -> int | None:
+    return None if limit is None else int(Decimal(str(limit)) * NANO)
+
+
+def _part(spent: int, limit: int | None) -> float | None:
+    return spent / limit if limit else None
