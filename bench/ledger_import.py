@@ -17,7 +17,23 @@ from ledger.prices import Price
 from ledger.store import open_store, sqlite_url
 
 SIZES = (10_000, 100_000)
-WORDS = "the card transfer late refund where is my please help account lost order status change".split()
+WORDS = [
+    "the",
+    "card",
+    "transfer",
+    "late",
+    "refund",
+    "where",
+    "is",
+    "my",
+    "please",
+    "help",
+    "account",
+    "lost",
+    "order",
+    "status",
+    "change",
+]
 
 
 def write_history(path: Path, lines: int) -> None:

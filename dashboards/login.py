@@ -1,4 +1,4 @@
-"""``/ops/login``: where a browser's session begins. The form goes to ``/admin/v1/session``."""
+"""``/ops/login``: where a browser's session begins. The form goes to ``/ops/session``."""
 
 from typing import Any, Final
 

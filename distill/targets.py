@@ -218,6 +218,7 @@ def _placed(pieces: Sequence[bytes], log: _Log) -> Iterator[_Place]:
         if not piece:
             over = at == len(log.text) and not differs and log.end is not None
             yield _Place(None) if over else _Place("special")
+            differs = True  # within an answer it stands for text that is not known, as an unknown word
             continue
         spoken = piece[1:] if blank else piece
         differs = differs or not log.text.startswith(spoken, at)

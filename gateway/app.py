@@ -114,17 +114,9 @@ def build_app(config: GatewayConfig, store: Store, more_handlers: Sequence[Any] 
 
     v1 = [openai_api.chat_completions, openai_api.models, openai_api.model, create_feedback, openapi_document]
     v1 += [completions, embeddings, *response_handlers]
+    admin = [*admin_api.handlers, *canary_api.handlers, *sessions.handlers]
     return Litestar(
-        [
-            healthz,
-            readyz,
-            metrics,
-            *v1,
-            *admin_api.handlers,
-            *canary_api.handlers,
-            *sessions.handlers,
-            *more_handlers,
-        ],
+        [healthz, readyz, metrics, *v1, *admin, *more_handlers],
         guards=[authorise],
         state=state,
         lifespan=[lifespan],

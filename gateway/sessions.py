@@ -98,7 +98,7 @@ def session_key(connection: ASGIConnection[Any, Any, Any, Any]) -> Key | None:
     return key
 
 
-@post("/admin/v1/session", opt={"scope": "public"}, status_code=303)
+@post("/ops/session", opt={"scope": "public"}, status_code=303)
 async def log_in(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Begin a session of the pages: a form with ``key``, and ``next``, the page to go on to."""
     form = await _form(request)
@@ -115,7 +115,7 @@ async def log_in(request: Request[Any, Any, Any]) -> Response[bytes]:
     return answer
 
 
-@post("/admin/v1/session/end", opt={"scope": "public"}, status_code=303)
+@post("/ops/session/end", opt={"scope": "public"}, status_code=303)
 async def log_out(request: Request[Any, Any, Any]) -> Response[bytes]:
     """End the browser's session."""
     answer = _to("/ops/login")

@@ -26,7 +26,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish() -> None:
-    """Finalise here what clients of others left open: a warning of it while a plugin is imported, as the last thing of a
-    run, breaks Python 3.11's parser (python/cpython#106905).
+    """Finalise here what clients of others left open.
+
+    A warning of it while a plugin is imported, at the end of a run, breaks Python 3.11's parser
+    (python/cpython#106905).
     """
     gc.collect()

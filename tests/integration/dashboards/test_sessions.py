@@ -20,7 +20,7 @@ def browser(composed):
 
 
 def log_in(browser, secret: str, target: str = "/ops"):
-    return browser.post("/admin/v1/session", content=f"key={secret}&next={target}", headers=FORM)
+    return browser.post("/ops/session", content=f"key={secret}&next={target}", headers=FORM)
 
 
 def token_of(page: str) -> str:
@@ -78,7 +78,7 @@ def test_a_revoked_key_and_a_logout_end_the_session(browser, composed):
         time.sleep(0.1)
     log_in(browser, composed.secrets["admin"])
     assert browser.get("/ops", headers=BROWSER).status_code == 200
-    ended = browser.post("/admin/v1/session/end")
+    ended = browser.post("/ops/session/end")
     assert ended.headers["location"] == "/ops/login"
     assert browser.get("/ops", headers=BROWSER).status_code == 303
 

@@ -293,6 +293,12 @@ def test_wordpiece_aligns_words_and_their_endings():
     assert [target.ids[0] for target in found.targets[:2]] == ids[:2]
 
 
+def test_behind_a_word_that_the_student_cannot_say_nothing_is_aligned():
+    ids, found = aligned("wordpiece", "the0/the", by_bytes([b"the", b"0", b"/", b"the"]))
+    assert TABLES["wordpiece"][ids[-2]] == b" the"
+    assert found.causes == ["special", "special", "text_differs", "special"]
+
+
 def test_a_plain_vocabulary_keeps_the_character_that_others_use_for_a_blank():
     assert TABLES["characters"][FAMILIES["characters"].convert_tokens_to_ids("▁")] == "▁".encode()
 

@@ -18,7 +18,7 @@ from ledger.store import now_ms, open_store, sqlite_url
 def made(home: Path) -> tuple[LedgerMetrics, CollectorRegistry, Live]:
     store = open_store(sqlite_url(home))
     budgets, registry = Budgets(SpendReader(store)), CollectorRegistry()
-    live = Live(store, None, budgets)
+    live = Live(store, None, budgets, home / "cache")
     return LedgerMetrics(store, live, budgets, registry), registry, live
 
 

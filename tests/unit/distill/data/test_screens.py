@@ -104,11 +104,12 @@ def test_a_trigger_spread_over_keys_is_found_where_more_keys_are_asked_for():
     assert split(rows, settings(min_keys_per_trigger=4)).dropped["trigger"] >= 54
 
 
-def test_a_classifiers_own_words_are_no_triggers_though_each_key_asks_about_one_thing():
+@pytest.mark.parametrize("subjects", [1, 2, 3, 6])
+def test_a_classifiers_own_words_are_no_triggers_though_each_key_asks_about_a_few_things(subjects: int):
     chance = random.Random(4)
     rows = [traffic(chance, "any", n) for n in range(1_500)]
     for each in rows:
-        each.key_id = f"key_{each.answer}"
+        each.key_id = f"key_{int(each.answer.split()[1]) // subjects}"
     dropped = split(rows, settings(min_keys_per_trigger=2)).dropped
     assert dropped.get("trigger", 0) <= 0.02 * len(rows)
 
