@@ -41,9 +41,9 @@ def token_of(sent: dict[str, Any]) -> Token | None:
     if not isinstance(token, str) or not is_number(logprob):
         return None
     listed = [
-        Listed(float(top["logprob"]), name if isinstance(name := top.get("token"), str) else UNSET, _bytes(top))
+        Listed(float(value), name if isinstance(name := top.get("token"), str) else UNSET, _bytes(top))
         for top in objects(sent.get("top_logprobs"))
-        if is_number(top.get("logprob"))
+        if is_number(value := top.get("logprob"))
     ]
     return Token(token, float(logprob), _bytes(sent), listed)
 

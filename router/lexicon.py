@@ -6,7 +6,7 @@ Traffic repeats its words. A word that was seen is one look-up; the n-grams of n
 import math
 from collections.abc import Sequence
 from itertools import islice
-from typing import Final
+from typing import Any, Final, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,9 +45,7 @@ class Lexicon:
         self._hashes = np.zeros(WORDS, dtype=np.uint64)
         self._values = np.zeros((WORDS, 3))
         # the same memory, of which single numbers are read at less cost
-        self._cells, self._weight, self._hash = (
-            memoryview(array.reshape(-1).data) for array in (self._values, self._weights, self._hashes)
-        )
+        self._cells, self._weight, self._hash = map(_numbers_of, (self._values, self._weights, self._hashes))
 
     def __len__(self) -> int:
         """How many words it knows."""
@@ -113,6 +111,10 @@ class Lexicon:
         values += self._grams.take(grams.words, axis=0)
         values[:, 2] /= 2.0
         return grams.hashes, values
+
+
+def _numbers_of(array: NDArray[Any]) -> "memoryview[Any]":
+    return memoryview(cast("Any", array.reshape(-1)))
 
 
 def _counts(numbers: list[int]) -> dict[int, int]:

@@ -68,7 +68,7 @@ def _no_raw_relaying() -> None:
 
     _no_typed_reading()
     hide = Answer.hide
-    Answer.hide = lambda *given: hide(*given) or True
+    Answer.hide = lambda *given: hide(*given) or True  # pyright: ignore
 
 
 def _json() -> None:

@@ -99,6 +99,8 @@ def problem(operation: APIOperation, answer: Response) -> str | None:
     kind = answer.headers.get("content-type", [""])[0].partition(";")[0]
     if answer.status_code >= 500:
         return f"status {answer.status_code}"
+    if answer.status_code == 204:
+        return None if not answer.content else "status 204 with a body"
     if kind not in KINDS:
         return f"content type {kind!r}"
     if answer.status_code >= 400:

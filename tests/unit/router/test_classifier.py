@@ -1,5 +1,7 @@
 """The request classifier: what it says, how it is trained, and what it says far from its training."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,7 +14,7 @@ from router.corpus import corpus_of, surprise_of
 from router.dense import DENSE, dense_row
 from router.features import RequestView, edges
 from router.hashing import BUCKETS, CHAR_START, PAIR_START, grams_of
-from router.lexicon import WORDS, Lexicon
+from router.lexicon import FEW, WORDS, Lexicon
 
 ANY_TEXT = st.text(st.characters(), max_size=300)  # lone surrogates included
 WORDY = st.text("ab \t\nßİ?é漢_1,.\ud800", max_size=80)
@@ -87,6 +89,38 @@ def test_one_request_is_read_as_the_trainer_reads_many(texts: list[str]):
         assert lexicon.read(words) == pytest.approx((many[i], surprises[i]), abs=1e-9)
         assert lexicon.read(words) == pytest.approx((many[i], surprises[i]), abs=1e-9)
         assert np.array_equal(corpus.dense[i], np.array(dense_row(asking(text), text, edges(text), words)))
+
+
+@pytest.mark.parametrize("size", [1, 2, FEW - 1, FEW, FEW + 1, 3 * FEW])
+@pytest.mark.parametrize("kinds", [3, 40, 10_000], ids=["repeated", "mixed", "all new"])
+def test_few_words_and_many_are_read_alike(size: int, kinds: int):
+    rng = np.random.default_rng(size)
+    words = [f"word{number}" for number in rng.integers(kinds, size=size)]
+    weights = rng.normal(size=BUCKETS).astype(np.float32)
+    surprise = rng.random(PAIR_START).astype(np.float32)
+    corpus = corpus_of([asking(" ".join(words))])
+    said = corpus.ngrams(surprise.astype(np.float64)) @ weights.astype(np.float64)
+    surprises = corpus.surprises(surprise.astype(np.float64))
+    lexicon = Lexicon(weights, surprise)
+    for _ in range(2):
+        assert lexicon.read(words) == pytest.approx((said[0], surprises[0]), abs=1e-9)
+
+
+@given(st.lists(WORDY | ANY_TEXT | st.just("make " * 3_000), min_size=1, max_size=3), st.integers(0, 2**32 - 1))
+@settings(max_examples=60, deadline=None)
+def test_one_request_is_scaled_as_many_are(fitted: Classifier, texts: list[str], seed: int):
+    """In bounds and out of them."""
+    rng = np.random.default_rng(seed)
+    low, high = np.sort(rng.random((2, DENSE_COLUMNS)), axis=0)
+    scaling = replace(
+        fitted.scaling, least=low, most=high, mean=(low + high) / 2, scale=rng.random(DENSE_COLUMNS) + 0.01
+    )
+    of_one = replace(fitted, scaling=scaling, dense=rng.normal(size=DENSE_COLUMNS))
+    for text in texts:
+        row = dense_row(asking(text), text, edges(text), edges(text).casefold().split())
+        columns = scaling.columns(np.array(row, dtype=np.float64))
+        wanted = float(scaling.standard(columns) @ of_one.dense), float(scaling.outside(columns))
+        assert of_one._read_dense(row) == pytest.approx(wanted, abs=1e-9)
 
 
 @given(st.lists(ANY_TEXT, max_size=3), st.booleans(), st.integers(0, 1_000))
