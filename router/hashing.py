@@ -15,13 +15,17 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ("BUCKETS", "CHAR_START", "PAIR_START", "Grams", "grams_of", "pair_columns", "pair_columns_of_few")
+__all__ = (
+    "BUCKETS", "CHAR_START", "NO_GRAM", "PAIR_START", "Batch", "Grams", "batches_of", "grams_of", "pair_columns",
+    "pair_columns_of_few", "word_columns",
+)  # fmt: skip
 
 WORD_BITS, CHAR_BITS, PAIR_BITS = 15, 16, 15
 CHAR_START = 1 << WORD_BITS
 PAIR_START = CHAR_START + (1 << CHAR_BITS)
 BUCKETS = PAIR_START + (1 << PAIR_BITS)
 """Buckets of words, then of character n-grams, then of pairs of words."""
+NO_GRAM: Final = PAIR_START
 LONGEST_GRAM: Final = 5
 EDGES: Final = string.punctuation + (
     "\u201c\u201d\u2018\u2019\u00ab\u00bb\u201e\u2026\u2013\u2014"  # quotes, ellipsis and dashes
@@ -37,6 +41,11 @@ _REACH = np.arange(1, LONGEST_GRAM)
 """How far the last character of an n-gram is from its first."""
 _ENDS = np.arange(BATCH_CHARS)[:, np.newaxis] + _REACH + 1
 """Where the n-grams that begin at a character end."""
+_BEYOND = np.array([size - back * _REACH.size for back in (1, 2, 3) for size in range(back, _REACH.size)])
+"""Of n-grams in rows of characters, those that reach beyond the space at which a row would begin.
+
+After a word of one letter the last of these is one before it, which does not fit either.
+"""
 
 
 def _powers(base: int) -> NDArray[np.uint64]:
@@ -61,13 +70,44 @@ class Grams:
     ends: NDArray[np.int64]
 
 
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Words hashed together: their hashes, and the character n-grams that begin at each of their characters.
+
+    `columns` has shape (characters, sizes), `NO_GRAM` where an n-gram would reach beyond its word. Word i has the
+    rows from `starts[i]` on, and `sizes[i]` n-grams.
+    """
+
+    hashes: NDArray[np.uint64]
+    columns: NDArray[np.int64]
+    starts: list[int]
+    sizes: list[int]
+
+
 def grams_of(words: Sequence[str]) -> Grams:
     """The n-grams of words of at least one character, none with white space in it."""
     if not words:
         return Grams(np.zeros(0, dtype=np.uint64), *(np.zeros(0, dtype=np.int64) for _ in range(3)))
-    parts = [_batch(batch) for batch in _batches(words)]
-    hashes, chars, sizes = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return Grams(hashes, _column(hashes, WORD_BITS), chars, np.cumsum(sizes))
+    batches = list(batches_of(words))
+    hashes = np.concatenate([batch.hashes for batch in batches])
+    chars = np.concatenate([batch.columns[batch.columns != NO_GRAM] for batch in batches])
+    return Grams(hashes, word_columns(hashes), chars, np.cumsum([size for batch in batches for size in batch.sizes]))
+
+
+def batches_of(words: Sequence[str]) -> Iterator[Batch]:
+    """Of words as `grams_of` takes them, in their order."""
+    begin, chars = 0, 0
+    for i, word in enumerate(words):
+        if chars + len(word) + 2 > BATCH_CHARS and i > begin:
+            yield _batch(words[begin:i])
+            begin, chars = i, 0
+        chars += len(word) + 1
+    yield _batch(words[begin:])
+
+
+def word_columns(hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """The columns of words as a whole, from their hashes."""
+    return _column(hashes, WORD_BITS)
 
 
 def pair_columns(hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
@@ -85,39 +125,40 @@ def pair_columns_of_few(hashes: Sequence[int]) -> list[int]:
 
 
 def _column(hashes: NDArray[np.uint64], bits: int) -> NDArray[np.int64]:
-    scattered = (hashes ^ (hashes >> _FOLD)) * _SCATTER
-    return (scattered >> np.uint64(64 - bits)).astype(np.int64)
+    scattered = hashes ^ (hashes >> _FOLD)
+    scattered *= _SCATTER
+    scattered >>= np.uint64(64 - bits)
+    return scattered.view(np.int64)
 
 
-def _batches(words: Sequence[str]) -> Iterator[Sequence[str]]:
-    begin, chars = 0, 0
-    for i, word in enumerate(words):
-        if chars + len(word) + 2 > BATCH_CHARS and i > begin:
-            yield words[begin:i]
-            begin, chars = i, 0
-        chars += len(word) + 1
-    yield words[begin:]
-
-
-def _batch(words: Sequence[str]) -> tuple[NDArray[np.uint64], NDArray[np.int64], NDArray[np.int64]]:
-    """Word hashes, columns of all character n-grams, and how many of these each word has."""
+def _batch(words: Sequence[str]) -> Batch:
     text = f" {' '.join(words)} "
     # A lone surrogate is legal in JSON and must not make the router fail.
     points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
     prefix = np.zeros(points.size + LONGEST_GRAM, dtype=np.uint64)
-    np.cumsum(points * _POWER[: points.size], out=prefix[1 : points.size + 1])
-    # A word's n-grams begin at the space before it, or inside it.
-    begins = np.fromiter(map(len, words), dtype=np.int64, count=len(words)) + 1
-    spaces = begins.cumsum()
-    cut = np.array([_edges(word) for word in words], dtype=np.int64).reshape(-1, 2)
-    starts = spaces - begins + 1 + cut[:, 0]
-    hashes = (prefix[starts + cut[:, 1]] - prefix[starts]) * _INVERSE[starts]
-    # A gram may end at a space, and one with a space inside it spans two words.
-    left = spaces.repeat(begins) - np.arange(points.size - 1)
-    grams = prefix[_ENDS[: left.size]] - prefix[: left.size, np.newaxis]
-    grams *= _INVERSE[: left.size, np.newaxis]
-    counts = np.add.reduceat(np.minimum(left, LONGEST_GRAM - 1), spaces - begins)
-    return hashes, _column(grams[left[:, np.newaxis] >= _REACH], CHAR_BITS) + CHAR_START, counts
+    np.multiply(points, _POWER[: points.size], out=prefix[1 : points.size + 1])
+    prefix.cumsum(out=prefix)
+    # A word's n-grams begin at the space before it, or inside it, and may end at the space after it.
+    starts, ends, sizes, bare = [], [], [], ([], [])
+    start = 0
+    for word in words:
+        length = len(word)
+        skipped, kept = (0, length) if word.isalnum() else _edges(word)
+        bare[0].append(start + 1 + skipped)
+        bare[1].append(start + 1 + skipped + kept)
+        starts.append(start)
+        sizes.append(4 * length - 2 if length > 1 else 3)
+        start += length + 1
+        ends.append([start])
+    from_, to = prefix.take(bare)
+    hashes = (to - from_) * _INVERSE.take(bare[0])
+    grams = prefix.take(_ENDS[:start])
+    grams -= prefix[:start, np.newaxis]
+    grams *= _INVERSE[:start, np.newaxis]
+    columns = _column(grams, CHAR_BITS)
+    columns += CHAR_START
+    columns.reshape(-1)[(np.array(ends) * _REACH.size + _BEYOND)] = NO_GRAM
+    return Batch(hashes, columns, starts, sizes)
 
 
 def _edges(word: str) -> tuple[int, int]:

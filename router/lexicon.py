@@ -11,7 +11,7 @@ from typing import Any, Final, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from router.hashing import grams_of, pair_columns, pair_columns_of_few
+from router.hashing import Batch, batches_of, pair_columns, pair_columns_of_few, word_columns
 
 __all__ = ("CHARS", "FEW", "WORDS", "Lexicon", "tallied")
 
@@ -39,7 +39,9 @@ class Lexicon:
     def __init__(self, weights: NDArray[np.float32], surprise: NDArray[np.float32]) -> None:
         self._weights = weights.astype(np.float64)
         known = surprise.astype(np.float64)
-        self._grams = np.column_stack((self._weights[: known.size] * known, np.square(known), known))
+        grams = np.column_stack((self._weights[: known.size] * known, np.square(known), known))
+        # one more, of no n-gram
+        self._grams = np.vstack((grams, np.zeros(3)))
         self._known = _Numbers()
         self._chars = 0
         self._hashes = np.zeros(WORDS, dtype=np.uint64)
@@ -98,19 +100,21 @@ class Lexicon:
             return
         new = [*islice(reversed(self._known), end - begin)]
         new.reverse()
-        self._hashes[begin:end], self._values[begin:end] = self._read_new(new)
+        for batch in batches_of(new):
+            end = begin + len(batch.starts)
+            self._hashes[begin:end], self._values[begin:end] = batch.hashes, self._said(batch)
+            begin = end
         self._chars += sum(map(len, new))
 
-    def _read_new(self, words: Sequence[str]) -> tuple[NDArray[np.uint64], NDArray[np.float64]]:
-        grams = grams_of(words)
-        starts = np.zeros_like(grams.ends)
-        starts[1:] = grams.ends[:-1]
-        count = (grams.ends - starts)[:, np.newaxis]
-        values = np.add.reduceat(self._grams.take(grams.chars, axis=0), starts)
-        values /= np.hstack((np.sqrt(count), count, count))
-        values += self._grams.take(grams.words, axis=0)
+    def _said(self, batch: Batch) -> NDArray[np.float64]:
+        """Values of new words, shape (n, 3)."""
+        characters, kinds = batch.columns.shape
+        of_grams = self._grams.take(batch.columns, axis=0).reshape(characters, -1)
+        values = np.add.reduceat(of_grams, batch.starts).reshape(-1, kinds, 3).sum(axis=1)
+        values /= np.array([(math.sqrt(size), size, size) for size in batch.sizes])
+        values += self._grams.take(word_columns(batch.hashes), axis=0)
         values[:, 2] /= 2.0
-        return grams.hashes, values
+        return values
 
 
 def _numbers_of(array: NDArray[Any]) -> "memoryview[Any]":

@@ -58,9 +58,13 @@ class Fleet:
     def __post_init__(self) -> None:
         """The parts that keep what runs."""
         cache = self.logs.parent / "cache" / "releases"
-        self._students = Students(self.settings, self.logs, cache, self.on_change)
+        self._students = Students(self.settings, self.logs, cache, self._changed)
         self._adapters = Adapters(cache, self._students.refuse)
         self._reported: set[str] = set()
+
+    def _changed(self, release_id: str, state: str) -> None:
+        # looked up now: who is told may be named after the fleet is made
+        self.on_change(release_id, state)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Reconcile until ``stop``, then drain every student."""

@@ -1,6 +1,7 @@
 """Gateways of others, each a few lines that say how it is started. One that is not installed is left out.
 
 They are looked for on PATH and in ``BENCH_PEERS`` (a folder with a virtual environment, or an npm project, for each).
+How they are installed, and which were tried, is in docs/performance.md.
 """
 
 import json
@@ -99,6 +100,6 @@ PEERS: Final = (
     Peer("litellm", "litellm", _litellm),
     Peer("vllm-router", "vllm-router", _vllm_router),
     Peer("production-stack", "vllm-router", _production_stack, venv="production-stack"),
-    Peer("portkey", "gateway", _portkey, venv="portkey/node_modules/."),
+    Peer("portkey", "gateway", _portkey, venv="portkey"),
     Peer("tensorzero", "tensorzero-gateway", _tensorzero),
 )
