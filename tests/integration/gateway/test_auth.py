@@ -10,7 +10,8 @@ from ledger import keys
 from ledger.store import now_ms
 from tests.gateway_fixtures import World, chat_body
 
-PUBLIC = {"/healthz", "/readyz", "/metrics", "/openapi.json", "/ops/style.css"}
+PAGES_BEFORE_LOGIN = {"/ops/login", "/ops/session", "/ops/session/end", "/ops/static/x"}
+PUBLIC = {"/healthz", "/readyz", "/metrics", "/openapi.json", *PAGES_BEFORE_LOGIN}
 
 
 def endpoints(world: World) -> list[tuple[str, str, str | None]]:
@@ -107,11 +108,10 @@ def test_a_hostile_key_is_just_a_wrong_one(world: World, secret: bytes, scheme: 
     assert world.get("/admin/v1/keys").status_code == 200
 
 
-def test_a_key_may_come_as_the_password_of_a_browser(world: World):
+def test_a_key_may_come_as_a_password_and_a_browser_without_one_is_led_to_the_login(world: World):
     assert world.client.get(f"{world.url}/ops", auth=("anyone", world.secrets["read"])).status_code == 200
     asked = world.client.get(f"{world.url}/ops", headers={"accept": "text/html"})
-    assert asked.status_code == 401
-    assert asked.headers["www-authenticate"].startswith("Basic")
+    assert (asked.status_code, asked.headers["location"]) == (303, "/ops/login?next=/ops")
 
 
 def test_a_key_is_taken_within_a_second_of_its_making_and_refused_within_one_of_its_revocation(world: World):
