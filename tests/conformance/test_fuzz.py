@@ -40,7 +40,7 @@ MAY_FAIL = {
     "POST /admin/v1/jobs/{job_id}/reject",
     "POST /admin/v1/erasures",
 }
-"""There is one release, and it is live; no job awaits approval; an erasure names one subject out of four, that is there.
+"""There is one release, and it is live; no job awaits approval; an erasure names one of four subjects, that is there.
 Each has tests of its success elsewhere.
 """
 
