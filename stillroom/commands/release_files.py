@@ -48,22 +48,15 @@ def _row(release: Release, whole: bool) -> dict[str, Any]:
     return row | {"live since": when(release.promoted_at)}
 
 
-@click.command()
-@click.argument("release_id")
-@click.pass_context
-def pin(context: click.Context, release_id: str) -> None:
-    """Keep a release's files for good."""
-    retention.pin(ledger_of(context), release_id, True, actor())
-    click.echo(f"release {release_id} is pinned")
+def _pinning(name: str, pinned: bool, says: str, help_: str) -> click.Command:
+    @click.command(name, help=help_)
+    @click.argument("release_id")
+    @click.pass_context
+    def command(context: click.Context, release_id: str) -> None:
+        retention.pin(ledger_of(context), release_id, pinned, actor())
+        click.echo(f"release {release_id} is {says}")
 
-
-@click.command()
-@click.argument("release_id")
-@click.pass_context
-def unpin(context: click.Context, release_id: str) -> None:
-    """Let a release's files go when it is old."""
-    retention.pin(ledger_of(context), release_id, False, actor())
-    click.echo(f"release {release_id} is not pinned")
+    return command
 
 
 @click.command()
@@ -83,4 +76,9 @@ def prune(context: click.Context, keep: int | None, dry_run: bool) -> None:
         click.echo("nothing to delete")
 
 
-commands = (list_releases, pin, unpin, prune)
+commands = (
+    list_releases,
+    _pinning("pin", True, "pinned", "Keep a release's files for good."),
+    _pinning("unpin", False, "not pinned", "Let a release's files go when it is old."),
+    prune,
+)

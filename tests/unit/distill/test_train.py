@@ -22,21 +22,10 @@ from distill.progress import read_progress
 from distill.train import StopFlag, Stopped, main, train
 from distill.train_config import TrainConfig, TrainResult
 from distill.trainer import newest_checkpoint
+from tests.unit.distill.training import StopAt, config_of
 
 Rows = Callable[..., list[Example]]
 Written = Callable[[list[Example]], Path]
-
-
-def config_of(tmp_path: Path, weights: Path, examples: Path, **fields: Any) -> TrainConfig:
-    defaults: dict[str, Any] = {
-        "epochs": 2,
-        "batch_size": 4,
-        "learning_rate": 1e-3,
-        "dtype": "float32",
-        "output": str(tmp_path / "out"),
-    }
-    paths = {"weights": str(weights), "examples": str(examples)}
-    return TrainConfig(**(paths | defaults | fields))
 
 
 def run(config: TrainConfig, job: Path, stop: StopFlag | None = None) -> TrainResult:
@@ -47,18 +36,6 @@ def run(config: TrainConfig, job: Path, stop: StopFlag | None = None) -> TrainRe
 
 def weights_of(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "model.safetensors")
-
-
-class StopAt(StopFlag):
-    """Asks to stop when looked at for the n-th time: once before training, then after each step."""
-
-    def __init__(self, looks: int) -> None:
-        self.looks = looks
-
-    @property
-    def asked(self) -> bool:
-        self.looks -= 1
-        return self.looks <= 0
 
 
 def test_a_tiny_model_learns_eight_answers_by_heart(tiny: Path, rows: Rows, written: Written, tmp_path: Path):

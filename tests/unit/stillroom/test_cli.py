@@ -12,29 +12,8 @@ from ledger.feedback import Feedback
 from ledger.keys import digest
 from ledger.releases import Release
 from ledger.requests import get, insert_records
-from ledger.store import now_ms, open_store, sqlite_url
+from ledger.store import now_ms
 from tests.unit.ledger.rows import row
-
-
-@pytest.fixture
-def home(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("STILLROOM_HOME", str(tmp_path / "home"))
-    (tmp_path / "home").mkdir()
-    return tmp_path / "home"
-
-
-@pytest.fixture
-def ledger(home):
-    store = open_store(sqlite_url(home))
-    yield store
-    store.close()
-
-
-@pytest.fixture
-def run(home, stillroom):
-    """Runs the entry point over `home`."""
-    return stillroom
 
 
 def test_a_key_is_made_listed_and_revoked(run, ledger):

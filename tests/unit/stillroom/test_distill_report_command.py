@@ -12,7 +12,6 @@ from distill.report import Evaluation, report_of, summary
 from distill.settings import DistillSettings
 from ledger import jobs, releases
 from ledger.releases import Release
-from ledger.store import open_store, sqlite_url
 from router.calibration import Prices
 from router.features import RequestView
 from router.train import LabelledRequest, train_router
@@ -20,19 +19,9 @@ from tests.unit.distill.measured import PARITY, TOKEN, measured, rows
 
 
 @pytest.fixture
-def ledger(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("STILLROOM_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("COLUMNS", "400")
-    (tmp_path / "home").mkdir()
-    store = open_store(sqlite_url(tmp_path / "home"))
-    yield store
-    store.close()
-
-
-@pytest.fixture
-def folder(ledger, tmp_path) -> Path:
+def folder(ledger, tmp_path, monkeypatch) -> Path:
     """Of a release that its gate rejected, by a job that is named by the release."""
+    monkeypatch.setenv("COLUMNS", "400")
     made = tmp_path / "r1"
     made.mkdir()
     router = train_router(

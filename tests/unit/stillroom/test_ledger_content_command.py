@@ -7,19 +7,8 @@ import pytest
 from ledger import datasets, keys
 from ledger.records import Content
 from ledger.requests import count, get, insert_records
-from ledger.store import open_store, sqlite_url
 from tests.unit.ledger.rows import row
 from tests.unit.ledger.test_datasets import dataset
-
-
-@pytest.fixture
-def ledger(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("STILLROOM_HOME", str(tmp_path / "home"))
-    (tmp_path / "home").mkdir()
-    store = open_store(sqlite_url(tmp_path / "home"))
-    yield store
-    store.close()
 
 
 @pytest.fixture

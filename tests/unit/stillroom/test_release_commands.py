@@ -8,27 +8,6 @@ import pytest
 from ledger import releases
 from ledger.artifacts import seal
 from ledger.releases import Release
-from ledger.store import open_store, sqlite_url
-
-
-@pytest.fixture
-def home(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("STILLROOM_HOME", str(tmp_path / "var"))
-    (tmp_path / "var").mkdir()
-    return tmp_path / "var"
-
-
-@pytest.fixture
-def ledger(home):
-    store = open_store(sqlite_url(home))
-    yield store
-    store.close()
-
-
-@pytest.fixture
-def run(home, stillroom):
-    return stillroom
 
 
 @pytest.fixture

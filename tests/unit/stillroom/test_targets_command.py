@@ -8,15 +8,8 @@ import pytest
 from distill.capabilities import TeacherCapabilities
 from distill.data.rows import Manifest
 from distill.target_report import TargetReport
-from ledger.store import open_store, sqlite_url
 
-
-@pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("STILLROOM_HOME", str(tmp_path / "home"))
-    (tmp_path / "home").mkdir()
-    open_store(sqlite_url(tmp_path / "home")).close()
+pytestmark = pytest.mark.usefixtures("ledger")
 
 
 @pytest.fixture
