@@ -1,5 +1,10 @@
 # syntax=docker/dockerfile:1
 # Targets: gateway (no torch, no vLLM) and worker (training and the student's engine). Both run as a plain user.
+FROM node:24-slim AS web
+WORKDIR /src/dashboards/web
+COPY dashboards/web/package.json dashboards/web/package-lock.json ./
+RUN npm ci --omit=dev --no-audit --no-fund
+
 FROM python:3.12-slim AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 WORKDIR /src
@@ -11,11 +16,12 @@ COPY serving serving
 COPY dashboards dashboards
 COPY ledger ledger
 COPY stillroom stillroom
-RUN python -m venv /opt/stillroom && /opt/stillroom/bin/pip install -c constraints.txt .
+COPY tools tools
+COPY --from=web /src/dashboards/web/node_modules dashboards/web/node_modules
+RUN python tools/build_web.py && python -m venv /opt/stillroom && /opt/stillroom/bin/pip install -c constraints.txt .
 
 FROM build AS build-worker
 ARG DEVICE=cpu
-COPY tools tools
 RUN apt-get update && apt-get install -y --no-install-recommends gcc g++ libnuma1 && rm -rf /var/lib/apt/lists/*
 RUN /opt/stillroom/bin/python tools/install_engine.py --constraints constraints.txt "$DEVICE" \
     && /opt/stillroom/bin/pip install -c constraints.txt '.[train]'

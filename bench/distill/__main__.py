@@ -36,8 +36,11 @@ SUBJECTS: Final = {
 def main() -> None:
     """Measure, print the tables, save ``report.json``."""
     parser = argparse.ArgumentParser(prog="bench.distill")
-    parser.add_argument("--fast", action="store_true", help="fewer rows, one round")
-    fast: bool = parser.parse_args().fast
+    parser.add_argument("--fast", action="store_true", help="24 rows, one round")
+    parser.add_argument("--rows", type=int, default=320)
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    rows, rounds = (24, 1) if options.fast else (options.rows, options.rounds)
     WORK.mkdir(parents=True, exist_ok=True)
     peer = version_of_peer()
     say(f"TRL {peer}" if peer else f"no TRL at {PEER}: ours alone")
@@ -45,12 +48,12 @@ def main() -> None:
     student = WORK / "student"
     if not student.exists():
         make_student(whole, LAYERS, student)
-    lengths = made_rows(student, 24 if fast else 320)
+    lengths = made_rows(student, rows)
     say(f"{len(lengths)} chats of {min(lengths)} to {max(lengths)} tokens, median {np.median(lengths):.0f}")
     figures: dict[str, dict[str, Figures]] = {}
     for kind, subjects in SUBJECTS.items():
         figures[kind] = {}
-        for _ in range(1 if fast else 3):
+        for _ in range(rounds):
             for subject in subjects:
                 if peer or subject in OURS:
                     run = run_of(subject, kind, student, whole)

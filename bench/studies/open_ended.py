@@ -23,7 +23,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from bench.gateway.machine import describe
 from bench.studies.served import Served
-from distill.dataset import build_dataset, read_held_out, render
+from distill.data.rows import render
+from distill.dataset import Building, build_dataset, read_held_out
 from distill.settings import DistillSettings
 from distill.student import make_student
 from ledger.records import Content, RequestRecord
@@ -111,7 +112,7 @@ def _dataset(study: Study) -> Path:
     if not (folder / "manifest.json").exists():
         store = open_store(sqlite_url(study.folder))
         tokenizer = AutoTokenizer.from_pretrained(study.weights)
-        manifest = build_dataset(store, DistillSettings(holdout_share=0.1), 0.1, tokenizer, folder)
+        manifest = build_dataset(Building(store, DistillSettings(holdout_share=0.1), 0.1, tokenizer), folder)
         store.close()
         say(f"{manifest.train} rows to train on, {manifest.held_out} held out, {manifest.aligned_share:.1%} aligned")
     return folder
@@ -123,7 +124,7 @@ def _train(study: Study, dataset: Path, name: str, settings: dict[str, Any]) -> 
     config = {
         "weights": str(study.folder / "start"), "examples": str(dataset / "train.parquet"),
         "output": str(job / "student"), "epochs": study.epochs, "batch_size": 16, "learning_rate": 5e-4,
-        "save_steps": 1_000_000, **settings,
+        "save_steps": 1_000_000, "threads": torch.get_num_threads(), **settings,
     }  # fmt: skip
     (job / "train.json").write_text(json.dumps(config))
     say(f"training by {name}")

