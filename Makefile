@@ -6,7 +6,7 @@ READY := .venv/.ready-$(DEVICE)
 NODE := tests/conformance/node
 WEB := dashboards/web
 
-.PHONY: demo test lint bench-gateway bench-router bench-distill setup lock clean help
+.PHONY: demo test lint bench-gateway bench-router bench-distill bench-ledger setup lock clean help
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -40,6 +40,9 @@ bench-router: $(READY) ## Measure the router's decision beside a sentence embedd
 
 bench-distill: $(READY) ## Measure training beside TRL, if it is installed here (FAST=1 for the short run)
 	$(BIN)/python -m bench.distill $(if $(FAST),--fast)
+
+bench-ledger: $(READY) ## Fill a ledger and measure its pages, expiry and migration (ROWS=10000000 for the issue's size: some 15 GB)
+	$(BIN)/python -m bench.ledger --rows $(or $(ROWS),1000000)
 
 lint: $(READY) ## Formatting, lint, import rules, types
 	$(BIN)/ruff format --check .

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final
 
@@ -20,7 +20,7 @@ from ledger.records import NANO
 from ledger.requests import HOUR_MS, Usage
 from ledger.store import Store, now_ms
 
-__all__ = ("overview",)
+__all__ = ("Asked", "overview", "read_figures")
 
 DAY_MS: Final = 24 * HOUR_MS
 HOURLY_UP_TO: Final = 3 * DAY_MS
@@ -50,7 +50,7 @@ async def overview(request: Request[Any, Any, Any]) -> Response[bytes]:
         group if group in GROUPS else next(iter(GROUPS)),
         live.router.thresholds.agreement_target if live else None,
     )
-    found = await asyncio.to_thread(_read, request.app.state.store, asked)
+    found = await asyncio.to_thread(read_figures, request.app.state.store, asked)
     tables = overview_tables.tables(found, asked.group, asked.range.words)
     if query.get("format") == "csv" and query.get("table") in tables:
         table = tables[query["table"]]
@@ -58,11 +58,11 @@ async def overview(request: Request[Any, Any, Any]) -> Response[bytes]:
     return page(request, "overview.html", "Overview", **_context(query, asked, found, tables))
 
 
-def _read(store: Store, asked: Asked) -> Found:
+def read_figures(store: Store, asked: Asked) -> Found:
+    """What the page shows, from the store. Blocks; raises the store's error."""
     chosen = asked.range
     span, now = Span(chosen.since, chosen.until), now_ms()
     step = HOUR_MS if chosen.until - chosen.since <= HOURLY_UP_TO else DAY_MS
-    by_route = figures.latencies(store, span)
     usage = figures.usage_in(store, span, ["route", "reason"])
     hours = figures.usage_over_time(store, span)
     return Found(
@@ -71,8 +71,8 @@ def _read(store: Store, asked: Asked) -> Found:
         hours=hours,
         steps=_coarser(hours, step),
         days=_coarser(hours, DAY_MS),
-        latencies=by_route,
-        first_token={route: figures.first_token(store, span, route) for route in by_route},
+        latencies=figures.latencies(store, span),
+        first_tokens=figures.first_tokens(store, span),
         agreement=figures.agreement(store, span, usage),
         spend=figures.spend_by_key(store, now),
         forecast=figures.forecast(store, now),
@@ -196,19 +196,17 @@ def _coarser(hours: Mapping[tuple[Any, ...], Usage], step: int) -> dict[tuple[An
     found: dict[tuple[Any, ...], Usage] = {}
     for (at, *others), each in hours.items():
         key = (at - at % step, *others)
-        sums = zip(astuple(found.get(key, Usage())), astuple(each), strict=True)
-        found[key] = Usage(*(a + b for a, b in sums))
+        before = found.get(key)
+        found[key] = each if before is None else before + each
     return found
 
 
 def _sums(usage: Mapping[tuple[Any, ...], Usage]) -> dict[int, Usage]:
-    """By the first column alone: money only."""
+    """By the first column alone."""
     found: dict[int, Usage] = {}
     for (at, *_), each in usage.items():
-        before = found.get(at, Usage())
-        found[at] = Usage(
-            cost_nano=before.cost_nano + each.cost_nano, baseline_nano=before.baseline_nano + each.baseline_nano
-        )
+        before = found.get(at)
+        found[at] = each if before is None else before + each
     return found
 
 

@@ -10,8 +10,8 @@ from dashboards.tables import COUNT, MONEY, MS, SHARE, TEXT, WHEN, Table
 from ledger.events import Event
 from ledger.jobs import Job
 from ledger.keys import Key
-from ledger.overview_figures import TRAIL_DAYS, Agreement, Forecast, KeySpend
-from ledger.records import NANO
+from ledger.overview_figures import TRAIL_DAYS, Agreement, Forecast, KeySpend, Timing
+from ledger.records import NANO, UNASKED
 from ledger.releases import Release
 from ledger.requests import Usage
 
@@ -22,9 +22,11 @@ GROUPS: Final = {
     "route": ("route", ("route",)),
     "release": ("release", ("release_id",)),
     "key": ("key", ("key_id",)),
+    "tag": ("tag", ("tag",)),
+    "model": ("model", ("model",)),
 }
-"""How the page names a grouping, and the columns of the hourly sums that it is."""
-HEADS: Final = {"route": "route", "reason": "reason", "release_id": "release", "key_id": "key"}
+"""How the page names a grouping, and the columns of the rollups that it is."""
+HEADS: Final = {"release_id": "release", "key_id": "key"}
 RELEASES_SHOWN: Final = 10
 
 Grouped = Mapping[tuple[Any, ...], Usage]
@@ -40,8 +42,8 @@ class Found:
     hours: Grouped
     steps: Grouped
     days: Grouped
-    latencies: Mapping[str, Sequence[float]]
-    first_token: Mapping[str, tuple[Sequence[float], int]]
+    latencies: Mapping[str, Timing]
+    first_tokens: Mapping[str, Timing]
     agreement: Agreement | None
     spend: Mapping[str, KeySpend]
     forecast: Forecast | None
@@ -53,8 +55,8 @@ class Found:
 
 
 def own(usage: Grouped) -> dict[tuple[Any, ...], Usage]:
-    """Usage by (route, reason) without what exploration asked beside an answer."""
-    return {key: each for key, each in usage.items() if key[1] != "explore"}
+    """Usage by (route, reason) without what no client asked for."""
+    return {key: each for key, each in usage.items() if key[1] not in UNASKED}
 
 
 def student_shares(days: Grouped) -> dict[int, tuple[int, float | None]]:
@@ -93,7 +95,7 @@ def _usage(found: Found, group: str, span: str) -> Table:
         tokens = each.prompt_tokens, each.completion_tokens
         rate = each.errors / each.requests if each.requests else None
         rows.append((*shown, each.requests, each.errors, rate, *tokens, each.cost_nano, each.baseline_nano))
-    heads = [(HEADS[name], TEXT) for name in columns]
+    heads = [(HEADS.get(name, name), TEXT) for name in columns]
     counts = [("requests", COUNT), ("errors", COUNT), ("error rate", SHARE)]
     tokens_ = [("prompt tokens", COUNT), ("completion tokens", COUNT)]
     money = [("cost", MONEY), ("baseline", MONEY)]
@@ -110,18 +112,14 @@ def _why(found: Found, span: str) -> Table:
 
 
 def _latency(found: Found, span: str) -> Table:
-    rows: list[tuple[Any, ...]] = []
-    for route, (p50, p95, p99) in found.latencies.items():
-        rows.append((route, "whole answer", p50, p95, p99, _answered(found, route)))
-        times, n = found.first_token[route]
-        if times:
-            rows.append((route, "first token", *times, n))
+    rows = [
+        (route, what, *timing.quantiles, timing.n)
+        for route in found.latencies
+        for what, by_route in (("whole answer", found.latencies), ("first token", found.first_tokens))
+        if (timing := by_route.get(route)) is not None
+    ]
     columns = [("route", TEXT), ("time to", TEXT), ("p50", MS), ("p95", MS), ("p99", MS), ("n", COUNT)]
     return Table("latency", f"Latency by route, {span}", columns, rows)
-
-
-def _answered(found: Found, route: str) -> int:
-    return sum(each.requests for key, each in found.usage.items() if key[0] == route)
 
 
 def _over_time(found: Found, span: str) -> Table:

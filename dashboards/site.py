@@ -22,7 +22,16 @@ READ: Final = {"scope": "read"}
 ADMIN: Final = {"scope": "admin"}
 """``opt`` of a page that shows content, or from which something is changed."""
 
-NAV: Final = (("/ops", "Overview"),)
+NAV: Final = (
+    ("/ops", "Overview"),
+    ("/ops/traffic", "Traffic"),
+    ("/ops/router", "Router"),
+    ("/ops/distillation", "Distillation"),
+    ("/ops/releases", "Releases"),
+    ("/ops/keys", "Keys"),
+    ("/ops/serving", "Serving"),
+    ("/ops/audit", "Audit"),
+)
 FOLDER: Final = Path(__file__).parent
 CONTENT_POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "

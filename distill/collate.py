@@ -24,6 +24,9 @@ class Example(msgspec.Struct):
 
     ``soft_ids`` and ``soft_logprobs`` hold one list per answer token (an empty one where there is no target),
     or nothing at all for a teacher without log-probabilities. ``weight`` multiplies the row's loss.
+
+    A local teacher with another tokenizer has the rest: the same prompt and answer in its ids, and the byte of the
+    answer at which each token ends, the student's (``ends``) and its own.
     """
 
     prompt_ids: list[int]
@@ -31,6 +34,10 @@ class Example(msgspec.Struct):
     soft_ids: list[list[int]] = []
     soft_logprobs: list[list[float]] = []
     weight: float = 1.0
+    teacher_prompt_ids: list[int] = []
+    teacher_answer_ids: list[int] = []
+    ends: list[int] = []
+    teacher_ends: list[int] = []
 
     def __post_init__(self) -> None:
         """Refuse a row that cannot be trained on.
@@ -44,6 +51,10 @@ class Example(msgspec.Struct):
             raise ValueError("soft_ids holds one list for each answer token, or nothing")
         if list(map(len, self.soft_ids)) != list(map(len, self.soft_logprobs)):
             raise ValueError("soft_ids and soft_logprobs differ in shape")
+        if len(self.teacher_ends) != len(self.teacher_answer_ids):
+            raise ValueError("teacher_ends holds a byte for each token of teacher_answer_ids")
+        if self.teacher_answer_ids and (len(self.ends) != len(self.answer_ids) or not self.teacher_prompt_ids):
+            raise ValueError("teacher_answer_ids need teacher_prompt_ids, and ends for each token of answer_ids")
 
     def __len__(self) -> int:
         """Count the tokens."""
@@ -113,6 +124,8 @@ def collate(
     long, padded with -1, ``soft_logprobs`` (N, K) float32 with K the largest number of soft targets in the
     batch (0 for none), and ``weights`` (N,).
 
+    Where rows have the ids of a teacher with another tokenizer, those are there too: see `_foreign`.
+
     With ``packed``, the examples share rows by `bins`, and there are ``position_ids`` (B, T) too, which begin again
     at 0 with each example: a model that is given them in the place of the mask, and no cache, keeps them apart.
     """
@@ -134,11 +147,41 @@ def collate(
         "soft_logprobs": torch.tensor(_padded(soft_logs, most, 0.0), dtype=torch.float32),
         "weights": torch.tensor([example.weight for example in examples for _ in example.answer_ids]),
     }
+    batch |= _foreign(examples)
     if packed:
         places = [[place for one in row for place in range(len(one))] for row in rows]
         # what is padded is an example of its own
         batch["position_ids"] = torch.tensor([row + list(range(width - len(row))) for row in places])
     return batch
+
+
+def _foreign(examples: Sequence[Example]) -> "dict[str, Tensor]":
+    """The F rows of the batch that a teacher with another tokenizer reads, in its ids; nothing where there are none.
+
+    ``teacher_ids``, ``teacher_mask`` and ``teacher_labels`` (F, U) are as those of the batch. Of its M labels
+    ``teacher_rows`` (M,) is the number of the row and ``teacher_ends`` (M,) the byte at which each ends; ``rows`` and
+    ``ends`` (N,) are the same of the batch's own labels, -1 in rows that it does not read.
+    """
+    import torch
+
+    read = [example for example in examples if example.teacher_answer_ids]
+    if not read:
+        return {}
+    number = iter(range(len(read)))
+    own = [next(number) if example.teacher_answer_ids else -1 for example in examples]
+    ids = [example.teacher_prompt_ids + example.teacher_answer_ids for example in read]
+    labels = [[IGNORED] * len(example.teacher_prompt_ids) + example.teacher_answer_ids for example in read]
+    width = max(map(len, ids))
+    ends = [example.ends or [-1] * len(example.answer_ids) for example in examples]
+    return {
+        "teacher_ids": torch.tensor(_padded(ids, width, 0)),
+        "teacher_mask": torch.tensor(_padded([[1] * len(row) for row in ids], width, 0)),
+        "teacher_labels": torch.tensor(_padded(labels, width, IGNORED)),
+        "teacher_rows": torch.tensor([row for row, example in enumerate(read) for _ in example.teacher_answer_ids]),
+        "teacher_ends": torch.tensor([end for example in read for end in example.teacher_ends]),
+        "rows": torch.tensor([row for row, one in zip(own, examples, strict=True) for _ in one.answer_ids]),
+        "ends": torch.tensor([end for row in ends for end in row]),
+    }
 
 
 def bins(lengths: Sequence[int], packed: bool) -> list[list[int]]:

@@ -125,6 +125,8 @@ class Day:
 
     ``baseline`` is what the clients' requests would have cost on the teacher; ``on_teacher`` and ``on_student`` are
     all that was spent on either route, with what was asked to learn beside (``beside``); ``length`` is in days.
+    ``gpu_hours`` is how long student servers ran, where their hours are what the student costs: ``on_student`` is
+    theirs then, and ``by_price`` what the clients' requests to it would have cost by its tokens' price.
     """
 
     length: Decimal = Decimal(0)
@@ -135,6 +137,8 @@ class Day:
     on_student: Decimal = Decimal(0)
     beside_on_teacher: Decimal = Decimal(0)
     beside_on_student: Decimal = Decimal(0)
+    gpu_hours: Decimal = Decimal(0)
+    by_price: Decimal = Decimal(0)
 
     @property
     def plan(self) -> Plan:

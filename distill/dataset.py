@@ -38,6 +38,7 @@ from distill.data.rows import (
 )
 from distill.data.weights import effective_size
 from distill.data.writing import Written, content_hash, write_held_out, write_train, write_whole
+from distill.local_teacher import local_tokens
 from distill.settings import DistillSettings
 from distill.target_scan import SAMPLE, scan
 from ledger import datasets
@@ -137,7 +138,9 @@ def plan_dataset(building: Building) -> Plan:
         ),
     )
     before = _last_dataset_at(building)
-    return Plan(gathering, choose(gathering.index, train, settings, before, gathering.dropped), held_out)
+    chosen = choose(gathering.index, train, settings, before, gathering.dropped)
+    building.on_progress("choosing", len(gathering.index), len(gathering.index))
+    return Plan(gathering, chosen, held_out)
 
 
 def build_dataset(building: Building, folder: Path) -> Manifest:
@@ -159,12 +162,12 @@ def build_dataset(building: Building, folder: Path) -> Manifest:
             there[number] = True
             yield row, float(weights[number])
 
-    written = Written(
-        building.settings.data, building.tokenizer, building.pii_map, _counting(building, chosen, plan.held_out)
-    )
+    local = local_tokens(building.settings.training.teacher_weights, building.tokenizer)
+    counting = _counting(building, chosen, plan.held_out)
+    written = Written(building.settings.data, building.tokenizer, local, building.pii_map, counting)
     some = chosen.train[:: math.ceil(chosen.train.size / SAMPLE)].tolist()
     sample = ((row.answer, row.logprobs) for _, row in fetched(building.store, index, some))
-    written.capabilities = scan(sample, building.tokenizer)[0]
+    written.capabilities = scan(sample, building.tokenizer, local)[0]
     train = write_train(folder / FILES[0], content(chosen.train), written)
     held_out = write_held_out(folder / FILES[1], (row for row, _ in content(plan.held_out)), written)
     gone = chosen.train.size + plan.held_out.size - train - held_out

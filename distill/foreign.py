@@ -5,6 +5,7 @@ largest first, whatever the tokens are. Where one side has several tokens for th
 merged first, as in TRL's GOLD trainer.
 """
 
+from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import torch
@@ -13,9 +14,72 @@ from torch.utils.checkpoint import checkpoint
 
 from distill.divergences import rows_at_once
 
-__all__ = ("Merge", "aligned_groups", "merged_probabilities", "sorted_distance", "universal_logit_distance")
+__all__ = (
+    "Merge",
+    "Side",
+    "aligned_groups",
+    "answers_distance",
+    "merged_probabilities",
+    "sorted_distance",
+    "universal_logit_distance",
+)
 
 Merge: TypeAlias = Literal["observed", "bayesian"]
+
+
+@dataclass(frozen=True)
+class Side:
+    """One model's N tokens of some answers: ``logits`` (N, V) that each was to be drawn from, ``ids`` (N,).
+
+    ``ends`` (N,) is the byte of its answer at which each ends, ``rows`` (N,) the answer's number, -1 for one that
+    only this side has.
+    """
+
+    logits: Tensor
+    ids: Tensor
+    ends: Tensor
+    rows: Tensor
+
+    def of(self, row: int) -> "Side":
+        """The tokens of one answer."""
+        there = self.rows == row
+        return Side(self.logits[there], self.ids[there], self.ends[there], self.rows[there])
+
+
+def answers_distance(student: Side, teacher: Side, temperature: float = 1.0) -> Tensor:
+    """`sorted_distance` of both sides' distributions wherever their tokens end on the same byte.
+
+    Tokens up to such a byte are one, whose distribution is that of the last times the probability of those before it
+    (``bayesian``). One answer at a time, and again in the backward pass, so that no copy of all logits is kept.
+
+    Returns:
+        (N,) for the student's tokens, each with the distance of the group that it is in; -1 where the teacher has not
+        the answer.
+    """
+    found = _wide(student.logits[:0]).new_full(student.ids.shape, -1.0)
+    for row in range(int(teacher.rows.max()) + 1):
+        mine, theirs = student.of(row), teacher.of(row)
+        groups, others = aligned_groups(mine.ends, theirs.ends)
+        distance = checkpoint(
+            _grouped_distance, (mine.logits, mine.ids, groups), (theirs.logits, theirs.ids, others), temperature,
+            use_reentrant=False, preserve_rng_state=False,
+        )  # fmt: skip
+        found = found.masked_scatter(student.rows == row, distance[groups])
+    return found
+
+
+def _grouped_distance(
+    student: tuple[Tensor, Tensor, Tensor], teacher: tuple[Tensor, Tensor, Tensor], temperature: float
+) -> Tensor:
+    sides = [
+        merged_probabilities(torch.softmax(_wide(logits) / temperature, dim=-1), ids, groups, "bayesian")
+        for logits, ids, groups in (student, teacher)
+    ]
+    return sorted_distance(*sides)
+
+
+def _wide(logits: Tensor) -> Tensor:
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def sorted_distance(student: Tensor, teacher: Tensor) -> Tensor:
@@ -90,6 +154,8 @@ def merged_probabilities(probabilities: Tensor, ids: Tensor, groups: Tensor, mer
     starts[:1], starts[1:] = True, changes
     ends = torch.cat([changes, starts[:1]])
     kept = starts if merge == "observed" else ends
-    scalars = probabilities.gather(-1, ids.unsqueeze(-1)).squeeze(-1).log().masked_fill(kept, 0.0)
+    drawn = probabilities.gather(-1, ids.unsqueeze(-1)).squeeze(-1)
+    # a probability that rounds to 0 has no logarithm, and no gradient
+    scalars = drawn.clamp(min=torch.finfo(drawn.dtype).tiny).log().masked_fill(kept, 0.0)
     others = probabilities.new_zeros(n).index_add(0, groups, scalars).exp()
     return probabilities[kept] * others.unsqueeze(-1)

@@ -49,6 +49,12 @@ class Divergence:
         """Of KL(p ∥ M), of KL(q ∥ M), and of p in the mixture M with q."""
         return _WEIGHTS[self.name](self.beta)
 
+    @property
+    def needs_tail(self) -> bool:
+        """Whether it is infinite where the student gives something to a token that the teacher gives nothing."""
+        _, on_student, of_teacher = self.weights
+        return on_student > 0.0 and of_teacher == 1.0
+
 
 @dataclass(frozen=True)
 class LossSettings:
@@ -69,8 +75,7 @@ class LossSettings:
 
     def __post_init__(self) -> None:
         """Refuse a divergence that is infinite with this tail."""
-        _, on_student, of_teacher = self.divergence.weights
-        if self.tail == "renormalise" and on_student > 0.0 and of_teacher == 1.0:
+        if self.tail == "renormalise" and self.divergence.needs_tail:
             raise ValueError(
                 f'{self.divergence.name} is infinite with tail = "renormalise": take "bucket" or "ignore"'
             )

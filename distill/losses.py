@@ -16,13 +16,15 @@ class Targets:
     """What the N label positions should say.
 
     ``labels`` (N,) token ids; ``soft_ids`` (N, K) token ids, -1 where there are fewer than K;
-    ``soft_logprobs`` (N, K) natural logs, ignored where the id is -1; ``weights`` (N,) or None for ones.
+    ``soft_logprobs`` (N, K) natural logs, ignored where the id is -1; ``weights`` (N,) or None for ones;
+    ``distances`` (N,) of `distill.foreign.answers_distance` in the place of soft targets, -1 where there is none.
     """
 
     labels: Tensor
     soft_ids: Tensor
     soft_logprobs: Tensor
     weights: Tensor | None = None
+    distances: Tensor | None = None
 
 
 def sparse_divergence(student_logits: Tensor, ids: Tensor, logprobs: Tensor, settings: LossSettings) -> Tensor:
@@ -82,9 +84,10 @@ def distillation_loss(
 ) -> Tensor:
     """alpha T² D(teacher, student) + (1 - alpha) CE, a scalar (arXiv:1503.02531, section 2).
 
-    T² keeps the soft part's gradient in proportion when T changes. A position without a soft target has CE
-    with weight 1 instead. The sum over positions, each times its weight, is divided by ``num_items`` (the
-    labels of all micro-batches of a step) or else by N; with no position at all it is 0, with a gradient.
+    T² keeps the soft part's gradient in proportion when T changes; a distance is taken as it is. A position without
+    a soft target or a distance has CE with weight 1 instead. The sum over positions, each times its weight, is
+    divided by ``num_items`` (the labels of all micro-batches of a step) or else by N; with no position at all it is
+    0, with a gradient.
 
     Args:
         student_logits: (N, V) at the label positions.
@@ -97,11 +100,14 @@ def distillation_loss(
     # one pass over the logits serves both parts where T is 1
     together = is_soft and settings.temperature == 1.0
     picked = picked_logprobs(student_logits, torch.cat([labels, ids.clamp(min=0)], dim=-1) if together else labels)
-    loss = -picked[:, 0]
+    hard = loss = -picked[:, 0]
     if is_soft:
         soft = picked[:, 1:] if together else picked_logprobs(student_logits, ids.clamp(min=0), settings.temperature)
         soft = settings.temperature**2 * _sparse(soft, ids, targets.soft_logprobs, settings)
-        loss = torch.where((ids >= 0).any(-1), settings.alpha * soft + (1.0 - settings.alpha) * loss, loss)
+        loss = torch.where((ids >= 0).any(-1), settings.alpha * soft + (1.0 - settings.alpha) * hard, loss)
+    if targets.distances is not None:
+        mixed = settings.alpha * targets.distances + (1.0 - settings.alpha) * hard
+        loss = torch.where(targets.distances >= 0.0, mixed, loss)
     return _reduced(loss, targets.weights, num_items)
 
 

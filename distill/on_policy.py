@@ -1,9 +1,11 @@
-"""Distilling on what the student itself said: the teacher's log-probabilities of it are the reward."""
+"""Distilling on what the student itself said: what the teacher thinks of what follows a token is its reward."""
 
 import torch
 from torch import Tensor
 
-__all__ = ("discounted_sum", "prefix_weights")
+from distill.divergences import picked_logprobs
+
+__all__ = ("discounted_sum", "long_term_loss")
 
 
 def discounted_sum(values: Tensor, gamma: float) -> Tensor:
@@ -26,19 +28,27 @@ def discounted_sum(values: Tensor, gamma: float) -> Tensor:
     return values @ torch.triu(values.new_tensor(gamma) ** later).T
 
 
-def prefix_weights(advantages: Tensor, gamma: float) -> Tensor:
-    """Weights that are larger early, where little of the disagreement is past (TRL's IW-OPD trainer).
+def long_term_loss(
+    student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, keep: Tensor, gamma: float
+) -> Tensor:
+    """What a sampled token does to KL(q ∥ p) of those after it: -A_(t+1) log q(y_t), A without a gradient.
 
-    w_t = 1 + gamma * (sum over i >= t of abs(A_i)) / (sum over all i of abs(A_i)), and 1 where there is none.
+    Together with KL(q ∥ p) at each token it is MiniLLM's gradient (arXiv:2306.08543, section 2.2: single-step
+    decomposition, length normalisation). Its importance weights are 1: the samples are this step's.
 
     Args:
-        advantages: (B, T), 0 after a sequence's end.
-        gamma: At least 0.
+        student_logits: (N, V) at the N labels, in the order of ``keep``.
+        teacher_logits: (N, V) at the same ones.
+        labels: (N,) the tokens that were sampled.
+        keep: (B, T) bool, N times true: where they are, each row's one after the other.
+        gamma: In [0, 1]; each further token counts so much less.
 
     Returns:
-        (B, T), from 1 to 1 + gamma.
+        (N,).
     """
-    size = advantages.abs()
-    left = size.flip(-1).cumsum(-1).flip(-1)
-    whole = left[:, :1]
-    return 1.0 + gamma * left / whole.masked_fill(whole == 0.0, 1.0)
+    log_q, log_p = (picked_logprobs(each, labels.unsqueeze(-1))[:, 0] for each in (student_logits, teacher_logits))
+    rewards = log_q.new_zeros(keep.shape).masked_scatter(keep, (log_p - log_q).detach())
+    # at least 1 where there is a token
+    tokens = discounted_sum(keep.to(rewards.dtype), gamma).clamp(min=1.0)
+    advantage = torch.nn.functional.pad((discounted_sum(rewards, gamma) / tokens)[:, 1:], (0, 1))
+    return -advantage[keep] * log_q

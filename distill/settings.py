@@ -26,6 +26,7 @@ TRAINING_RANGES: Final[dict[str, tuple[float, float]]] = {
     "temperature": (0, 1e12),
     "beta": (0, 1),
     "on_policy_share": (0, 1),
+    "on_policy_gamma": (0, 1),
     "sample_tokens": (1, 1e6),
     "sample_temperature": (0, 1e12),
     "lora_rank": (1, 1e6),
@@ -78,10 +79,13 @@ class TrainingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     beta: float = 0.5
     """Of ``jsd``: from forward (0) to reverse (1). Of the skewed: each side's share in what it is compared with."""
     teacher_weights: str | None = None
-    """Folder of a local teacher with the student's tokenizer: it is run in training, and its whole distribution takes
-    the place of the logged top tokens."""
+    """Folder of a local teacher, which is run in training. With the student's tokenizer its whole distribution takes
+    the place of the logged top tokens; with another one it serves rows of which little was logged, or aligned."""
     on_policy_share: float = 0.0
     """Share of the steps in which the local teacher scores what the student itself answers to the prompts."""
+    on_policy_gamma: float | None = None
+    """With ``reverse_kl``: a sampled token also answers for what comes after it, each further token by this factor
+    less (MiniLLM); unset compares token by token (GKD)."""
     sample_tokens: int = 128
     """Longest answer that the student samples in such a step."""
     sample_temperature: float = 1.0
@@ -124,6 +128,8 @@ class TrainingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError("on_policy_share needs teacher_weights: a local teacher that scores what is sampled")
         if self.on_policy_share and self.batching == "packed":
             raise ValueError('on_policy_share needs batching = "bucketed"')
+        if self.on_policy_gamma is not None and not (self.on_policy_share and self.divergence == "reverse_kl"):
+            raise ValueError('on_policy_gamma needs on_policy_share and divergence = "reverse_kl"')
         if self.batch_size % max(1, self.accumulation_steps):
             raise ValueError(f"batch_size = {self.batch_size}: not a multiple of accumulation_steps")
         if self.lora_4bit and self.lora_rank is None:
@@ -134,9 +140,10 @@ class TrainingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def loss(self) -> LossSettings:
         """How the student is compared with the teacher. Raises `ValueError` where that means nothing."""
-        # a local teacher's distribution is whole: it has no tail
-        tail = self.tail if self.teacher_weights is None else "bucket"
-        return LossSettings(self.alpha, self.temperature, tail, Divergence(self.divergence, self.beta))
+        divergence = Divergence(self.divergence, self.beta)
+        # a local teacher's distribution is whole: the tail is of rows that have nothing but their logged tokens
+        tail = "bucket" if self.teacher_weights is not None and divergence.needs_tail else self.tail
+        return LossSettings(self.alpha, self.temperature, tail, divergence)
 
 
 class DistillSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -166,6 +173,9 @@ class DistillSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Largest difference of a served log-probability from the trained model's, in nats."""
     artifacts: str | None = None
     """An fsspec URL as ``s3://bucket/releases`` that releases are copied to, for servers on other machines."""
+    mlflow_uri: str | None = None
+    """An MLflow server (``http://mlflow:5000``) or store that jobs are told to when they end; its user and password
+    are MLflow's own variables (``MLFLOW_TRACKING_USERNAME``)."""
     keep_releases: int = 20
     """So many retired, rejected and rolled back releases keep their files, the newest; further ones where pinned."""
     gate: GateSettings = GateSettings()
@@ -174,3 +184,10 @@ class DistillSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """When jobs start by themselves."""
     canary: CanarySettings = CanarySettings()
     """How a release is tried on live traffic."""
+
+    def __post_init__(self) -> None:
+        """Refuse a secret where everybody reads it, as `ValueError`: settings are a part of every release."""
+        if self.mlflow_uri is not None and "@" in self.mlflow_uri:
+            raise ValueError(
+                "mlflow_uri holds a user or a password: give them as MLFLOW_TRACKING_USERNAME, _PASSWORD"
+            )

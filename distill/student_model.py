@@ -103,7 +103,8 @@ def load_teacher(config: TrainConfig, student: Path) -> LocalTeacher | None:
     """The local teacher, if there is one, in the precision that the student computes in.
 
     Raises:
-        ConfigError: Its vocabulary is not the student's.
+        ConfigError: Its tokens are not the student's and samples are to be scored, or they are and yet its logits are
+            not as many.
     """
     if config.teacher_weights is None:
         return None
@@ -111,15 +112,16 @@ def load_teacher(config: TrainConfig, student: Path) -> LocalTeacher | None:
     own, other = (AutoTokenizer.from_pretrained(each, local_files_only=True) for each in (student, folder))
     model = _load(folder, torch.bfloat16 if uses_bfloat16(config) else torch.float32)
     size = json.loads((student / "config.json").read_bytes())["vocab_size"]
-    if own.get_vocab() != other.get_vocab() or cast("Any", model.config).vocab_size != size:
-        raise ConfigError(
-            f"the teacher in {folder} has not the student's vocabulary: token by token, they cannot differ"
-        )
+    is_foreign = own.get_vocab() != other.get_vocab()
+    if is_foreign and config.on_policy_share:
+        raise ConfigError(f"on_policy_share: the teacher in {folder} has not the student's vocabulary to score it in")
+    if not is_foreign and cast("Any", model.config).vocab_size != size:
+        raise ConfigError(f"the teacher in {folder} has the student's tokens and not as many logits as its {size}")
     model.eval().requires_grad_(False)
     if torch.cuda.is_available():
         cast("nn.Module", model).cuda()
     sampling = Sampling(config.sample_tokens, config.sample_temperature, config.seed)
-    return LocalTeacher(model, config.on_policy_share, sampling)
+    return LocalTeacher(model, config.on_policy_share, sampling, is_foreign, config.on_policy_gamma)
 
 
 def merged(model: PeftModel, source: Path) -> nn.Module:

@@ -64,6 +64,11 @@ class Alignment:
     kept: float = 0.0
     """Of that, what is on tokens that the student has."""
 
+    @property
+    def aligned_share(self) -> float:
+        """Share of the answer's ids with a target."""
+        return self.causes.count(None) / max(1, len(self.causes))
+
 
 NO_TARGET: Final = AlignedTarget()
 Span: TypeAlias = tuple[int, int]

@@ -15,8 +15,10 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedModel, Trainer, TrainerState
 
 from distill.collate import IGNORED, BucketSampler, Selected
+from distill.foreign import Side, answers_distance
 from distill.loss_settings import LossSettings
 from distill.losses import Targets, dense_distillation_loss, distillation_loss
+from distill.on_policy import long_term_loss
 from distill.sampling import Sampling, sampled_batch
 
 __all__ = (
@@ -38,11 +40,15 @@ class LocalTeacher:
     """A teacher that is run beside the student: on the rows' answers, and in ``share`` of the steps on sampled ones.
 
     ``model`` has the student's vocabulary. A sampled answer has the divergence as its loss, without the hard label.
+    One that ``is_foreign`` has another: it reads the rows that are there in its tokens too, and no samples.
     """
 
     model: PreTrainedModel
     share: float = 0.0
     sampling: Sampling = SAMPLING
+    is_foreign: bool = False
+    gamma: float | None = None
+    """Of `long_term_loss` in sampled answers; None leaves it out."""
 
 
 def freeze_embeddings(model: PreTrainedModel) -> None:
@@ -154,22 +160,28 @@ class DistillTrainer(Trainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """The loss of a batch of `collate`; the head is applied at the N positions before a label only."""
-        following = inputs["labels"][:, 1:]
-        keep = nn.functional.pad(following != IGNORED, (0, 1))
+        labels, keep = _labels(inputs["labels"])
         with _head_only_at(self.accelerator.unwrap_model(model), keep):
             outputs = model(**_entering(inputs, "inputs_embeds" if "inputs_embeds" in inputs else "input_ids"))
         targets = Targets(
-            labels=following[keep[:, :-1]],
+            labels=labels,
             soft_ids=inputs["soft_ids"],
             soft_logprobs=inputs["soft_logprobs"],
             weights=inputs["weights"],
         )
-        if self.teacher is None:
+        if self.teacher is None or self.teacher.is_foreign:
+            if self.teacher is not None and "teacher_ids" in inputs:
+                temperature = self.loss_settings.temperature
+                distances = _distances(self.teacher.model, outputs.logits, inputs, temperature)
+                targets = replace(targets, distances=distances)
             loss = distillation_loss(outputs.logits, targets, self.loss_settings, num_items_in_batch)
         else:
             settings = replace(self.loss_settings, alpha=1.0) if "sampled" in inputs else self.loss_settings
-            scores = _scores(self.teacher.model, inputs, keep)
+            scores = _scores(self.teacher.model, _entering(inputs, "input_ids"), keep)
             loss = dense_distillation_loss(outputs.logits, scores, targets, settings, num_items_in_batch)
+            if "sampled" in inputs and self.teacher.gamma is not None:
+                later = long_term_loss(outputs.logits, scores, labels, keep, self.teacher.gamma)
+                loss = loss + later.sum() / (num_items_in_batch or len(labels))
         if num_items_in_batch is not None and self.args.average_tokens_across_devices:
             # The divisor counts all processes' labels, and their gradients are averaged once more.
             loss = loss * self.accelerator.num_processes
@@ -206,6 +218,22 @@ def _entering(inputs: dict[str, Tensor], name: str) -> dict[str, Any]:
     return {name: inputs[name], apart: inputs[apart], "use_cache": False}
 
 
-def _scores(teacher: PreTrainedModel, inputs: dict[str, Tensor], keep: Tensor) -> Tensor:
+def _labels(labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The N labels of a batch, and where (B, T) the positions are that come before one."""
+    following = labels[:, 1:]
+    keep = nn.functional.pad(following != IGNORED, (0, 1))
+    return following[keep[:, :-1]], keep
+
+
+def _scores(teacher: PreTrainedModel, entering: dict[str, Any], keep: Tensor) -> Tensor:
     with torch.no_grad(), _head_only_at(teacher, keep):
-        return teacher(**_entering(inputs, "input_ids")).logits
+        return teacher(**entering).logits
+
+
+def _distances(teacher: PreTrainedModel, logits: Tensor, inputs: dict[str, Tensor], temperature: float) -> Tensor:
+    """What a teacher with another tokenizer says of the batch's labels, see `answers_distance`."""
+    ids, keep = _labels(inputs["teacher_labels"])
+    entering = {"input_ids": inputs["teacher_ids"], "attention_mask": inputs["teacher_mask"], "use_cache": False}
+    theirs = Side(_scores(teacher, entering, keep), ids, inputs["teacher_ends"], inputs["teacher_rows"])
+    mine = Side(logits, _labels(inputs["labels"])[0], inputs["ends"], inputs["rows"])
+    return answers_distance(mine, theirs, temperature)

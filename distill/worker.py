@@ -23,6 +23,7 @@ from distill.lease import hold
 from distill.passes import Pass, run_due
 from distill.recorder import Recorder
 from distill.retention import prune_as_set
+from distill.tracking import track
 from distill.triggers import Triggers
 from ledger import jobs
 from ledger.jobs import Job, JobError
@@ -77,6 +78,12 @@ async def _work_until(context: JobContext, stop: asyncio.Event) -> None:
 
 async def run_claimed(context: JobContext, job: Job) -> str:
     """Run a job that was claimed for ``context.owner`` and record how it ended. Returns its state."""
+    state = await _to_its_end(context, job)
+    await track(context, job, state)
+    return state
+
+
+async def _to_its_end(context: JobContext, job: Job) -> str:
     recorder = Recorder(context.store, job.id, context.on_progress)
     context = replace(context, on_progress=recorder, flush=recorder.flush)
     work = asyncio.create_task(_work(context, job))

@@ -10,6 +10,7 @@ from litestar import Request, Response
 from gateway.errors import BadRequest, NotFound
 from gateway.exchange import body_of as read_body
 from gateway.wire import NotJson, decode_object
+from ledger.datasets import DatasetError
 from ledger.jobs import JobError
 from ledger.keys import Key, KeyNameError, PolicyError, ScopeError
 from ledger.releases import ReleaseError
@@ -60,7 +61,7 @@ async def run(work: Callable[..., T], *args: Any) -> T:
         raise BadRequest(str(error), param=error.field) from error
     except ScopeError as error:
         raise BadRequest(str(error), param="scopes") from error
-    except (JobError, KeyNameError, ReleaseError) as error:
+    except (DatasetError, JobError, KeyNameError, ReleaseError) as error:
         is_missing = str(error).startswith(("no ", "there is no "))
         raise (NotFound if is_missing else BadRequest)(str(error)) from error
 

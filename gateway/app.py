@@ -2,13 +2,14 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Sequence
-from typing import Any, Final
+from collections.abc import AsyncGenerator, Coroutine, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from litestar import Litestar, Request, Response, get
 from litestar.datastructures import State
 
-from gateway import admin_api, canary_api, openai_api, sessions
+from gateway import admin_api, canary_api, openai_api, requests_api, router_figures, serving_api, sessions
 from gateway.admission import Admission
 from gateway.auth import PUBLIC, authorise, opt
 from gateway.budgets import Budgets
@@ -26,11 +27,18 @@ from gateway.parts import GatewayConfig, Lasting, serving_state
 from gateway.recorder import Recorder
 from gateway.responses.api import handlers as response_handlers
 from gateway.responses.keep import ResponseKeeper
+from gateway.settings import TracingSettings
+from gateway.siblings import Siblings
 from gateway.upstream import open_client
+from gateway.webhook_endpoints import Endpoint
+from gateway.webhooks import WebhookSender
 from ledger.ingest import Ingester
 from ledger.spending import SpendReader
 from ledger.spool import SpoolWriter
 from ledger.store import Store
+
+if TYPE_CHECKING:
+    from gateway.tracing import Tracing
 
 __all__ = ("GatewayConfig", "build_app", "reconfigure")
 
@@ -58,15 +66,29 @@ async def readyz(request: Request[Any, Any, Any]) -> Response[dict[str, str]]:
 @get("/metrics", opt=opt(PUBLIC))
 async def metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Prometheus metrics. They hold no request content and no key."""
-    state = request.app.state
-    release = state.live.snapshot.release
-    state.metrics.release.info({"id": release.id if release else "none"})
-    state.metrics.show_trial(state.live.snapshot.trial)
-    return Response(state.metrics.render(), media_type=TEXT_FORMAT)
+    siblings: Siblings | None = request.app.state.siblings
+    text = await siblings.render() if siblings else _own_metrics(request.app.state)
+    return Response(text, media_type=TEXT_FORMAT)
+
+
+def _own_metrics(state: State) -> bytes:
+    snapshot = state.live.snapshot
+    state.metrics.release.info({"id": snapshot.release.id if snapshot.release else "none"})
+    state.metrics.show_trial(snapshot.trial)
+    return state.metrics.render()
+
+
+class _Part(Protocol):
+    """Background work of the gateway, until it is cancelled."""
+
+    def run(self) -> Coroutine[Any, Any, None]: ...
 
 
 def build_app(config: GatewayConfig, store: Store, more_handlers: Sequence[Any] = ()) -> Litestar:
-    """The application. ``more_handlers`` are the pages of other rooms; they too must declare a scope."""
+    """The application. ``more_handlers`` are the pages of other rooms; they too must declare a scope.
+
+    Raises `WebhookError` and ``ValueError`` for settings whose variables are unset or hold what they must not.
+    """
     metrics_ = Metrics()
     spool = SpoolWriter(config.spool)
     budgets = Budgets(SpendReader(store))
@@ -82,36 +104,29 @@ def build_app(config: GatewayConfig, store: Store, more_handlers: Sequence[Any] 
         {
             "store": store,
             "live": live,
+            "release_cache": config.spool.parent / "cache" / "releases",
             "lasting": lasting,
             "explorers": [],
             "metrics": metrics_,
             "admission": admission,
             "idempotency": Idempotency(),
-            "responses": (responses := ResponseKeeper(store, metrics_)),
+            "responses": ResponseKeeper(store, metrics_),
             "sessions": sessions.Sessions.of(config.spool.parent),
+            "read_request": requests_api.read_request,
+            "read_router": router_figures.read_router,
+            "read_drift": router_figures.read_drift,
+            "read_serving": serving_api.ServingReader().read,
             "draining": False,
+            "tracing": _tracing(config.gateway.tracing),
             "max_body_bytes": config.gateway.max_body_bytes,
             **serving_state(lasting, config),
         }
     )
+    state.siblings = Siblings(config.siblings, partial(_own_metrics, state)) if config.siblings else None
 
-    @contextlib.asynccontextmanager
-    async def lifespan(_app: Litestar) -> AsyncGenerator[None, None]:
-        await live.refresh()
-        tasks = [asyncio.create_task(part.run()) for part in (live, recorder, responses, pacing, ledger_metrics)]
-        try:
-            yield
-        finally:
-            state.draining = True
-            for explorer in (*state.explorers, state.relay.explorer):
-                await explorer.finish()
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            await responses.finish()
-            await recorder.finish()
-            await lasting.client.aclose()
-
+    parts: list[_Part] = [live, recorder, state.responses, pacing, ledger_metrics]
+    if config.webhooks:
+        parts.append(WebhookSender(store, [Endpoint.of(each) for each in config.webhooks]))
     v1 = [openai_api.chat_completions, openai_api.models, openai_api.model, create_feedback, openapi_document]
     v1 += [completions, embeddings, *response_handlers]
     admin = [*admin_api.handlers, *canary_api.handlers, *sessions.handlers]
@@ -119,12 +134,43 @@ def build_app(config: GatewayConfig, store: Store, more_handlers: Sequence[Any] 
         [healthz, readyz, metrics, *v1, *admin, *more_handlers],
         guards=[authorise],
         state=state,
-        lifespan=[lifespan],
+        lifespan=[partial(_lifespan, parts)],
         exception_handlers=exception_handlers,
         request_max_body_size=config.gateway.max_body_bytes,
         openapi_config=None,
         logging_config=None,
     )
+
+
+@contextlib.asynccontextmanager
+async def _lifespan(parts: Sequence[_Part], app: Litestar) -> AsyncGenerator[None, None]:
+    state = app.state
+    lasting: Lasting = state.lasting
+    await lasting.live.refresh()
+    tasks = [asyncio.create_task(part.run()) for part in parts]
+    try:
+        async with state.siblings.serving() if state.siblings else contextlib.nullcontext():
+            yield
+    finally:
+        state.draining = True
+        for explorer in (*state.explorers, state.relay.explorer):
+            await explorer.finish()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await state.responses.finish()
+        await lasting.recorder.finish()
+        await lasting.client.aclose()
+        if state.tracing is not None:
+            await asyncio.to_thread(state.tracing.close)
+
+
+def _tracing(settings: TracingSettings) -> "Tracing | None":
+    if settings.endpoint is None:
+        return None
+    from gateway.tracing import Tracing  # noqa: PLC0415 an optional package, and free where it is not asked for
+
+    return Tracing(settings)
 
 
 def reconfigure(app: Litestar, config: GatewayConfig) -> None:

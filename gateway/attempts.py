@@ -149,6 +149,8 @@ class Attempts:
             if isinstance(reply, UpstreamError):
                 raise reply
             call.price = member.upstream.price
+            if call.trace is not None:
+                call.trace.answered(member.upstream, reply)
             if member.upstream.model != self.members[0].upstream.model:
                 # the student is to learn from one teacher
                 call.trainable = False
@@ -206,17 +208,21 @@ class Attempts:
 
     async def _once(self, course: _Course, member: Member, ticket: int) -> _Outcome:
         source, call, worked = member.upstream, course.call, None
+        outcome: UpstreamReply | Stream | UpstreamError | None = None
+        attempt = None if call.trace is None else call.trace.attempt(call, source)
         try:
-            headers = call.forwarded | {"x-request-id": call.id}
+            headers = (call.forwarded if attempt is None else attempt.headers) | {"x-request-id": call.id}
             question = Question(call.endpoint.path, encode(course.ask(source)), headers, course.deadline)
             reply = await course.send(self._client, source, question)
         except UpstreamError as error:
-            worked = error.fault in HARMLESS
+            worked, outcome = error.fault in HARMLESS, error
             return member, error
         else:
-            worked = True
+            worked, outcome = True, reply
             return member, reply
         finally:
+            if attempt is not None:
+                attempt.came(outcome)
             # cancelled: it says nothing
             if member.breaker.leave(ticket, worked, time.monotonic()):
                 self._changed(member)

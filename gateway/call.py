@@ -3,20 +3,26 @@
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from gateway.answer import Answer, Asked
 from gateway.errors import BadRequest, NotFound
-from gateway.tokens import least_likely
+from gateway.tokens import least_likely, scored
 from gateway.wire import NotJson, as_written, decode_object
 from ledger.policies import UNBOUND, KeyPolicy
 from ledger.prices import Price, Tokens, cost_nano
 from ledger.records import Content, RequestRecord
+from ledger.replays import REPLAY
 from ledger.store import now_ms
 from router.features import RequestView
 from router.policy import Decision
 
-__all__ = ("CHAT", "MODELS", "Call", "Caller", "Endpoint", "Pricing", "begin_call", "decode_body", "read_call")
+if TYPE_CHECKING:
+    from gateway.tracing import Trace
+
+__all__ = (
+    "CHAT", "MAX_TAGS", "MODELS", "Call", "Caller", "Endpoint", "Pricing", "begin_call", "decode_body", "read_call",
+)  # fmt: skip
 
 MODELS: Final = ("auto", "student", "teacher")
 FORWARDED_HEADERS: Final = ("traceparent", "tracestate", "openai-organization", "openai-project")
@@ -108,6 +114,8 @@ class Call:
     first_token_ms: float | None = None
     written: dict[str, Any] | None = None
     """The fields of `body` as the client's own bytes, where it is the client's."""
+    trace: "Trace | None" = None
+    """Its span, where requests are traced."""
 
     def elapsed_ms(self) -> float:
         """Since the request came in."""
@@ -156,6 +164,7 @@ class Call:
             student_tool_calls=self.attempt.tool_calls if self.attempt else None,
             teacher_logprobs=teacher_logprobs or None,
             least_likely=least_likely(student.logprobs) if student else None,
+            student_tokens=scored(student.logprobs) if student and self.keep_content else None,
         )
         return RequestRecord(
             id=self.id,
@@ -180,7 +189,8 @@ class Call:
             attempt_prompt_tokens=sum(each.tokens.prompt for each in self.lost),
             attempt_completion_tokens=sum(each.tokens.completion for each in self.lost),
             cost_nano=cost,
-            baseline_nano=cost_nano(pricing.teacher, answer.tokens) if billed else 0,
+            # nobody would have asked the teacher for a replay
+            baseline_nano=cost_nano(pricing.teacher, answer.tokens) if billed and self.aim != REPLAY else 0,
             latency_ms=self.elapsed_ms(),
             first_token_ms=self.first_token_ms,
             tags=self.tags,

@@ -13,7 +13,7 @@ from gateway.errors import BadRequest
 from gateway.openai_api import answer_call
 from gateway.wire import as_written
 
-__all__ = ("completions", "read_completion")
+__all__ = ("COMPLETIONS", "completions", "read_completion")
 
 COMPLETIONS: Final = Endpoint("completions", "/completions", chat=False)
 MAX_LOGPROBS: Final = 20

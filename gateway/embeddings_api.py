@@ -108,7 +108,10 @@ class Embeddings:
         return refusal
 
     def _record(self, call: Call, answer: Answer, status: int, code: str | None) -> None:
-        self.recorder.record(call.record(answer, self.pricing, status, code))
+        record = call.record(answer, self.pricing, status, code)
+        if call.trace is not None:
+            call.trace.end(record)
+        self.recorder.record(record)
 
 
 def no_such_model(model: str) -> NotFound:

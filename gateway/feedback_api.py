@@ -20,7 +20,7 @@ from ledger.feedback import Feedback, NothingKept, UnknownRequest
 from ledger.keys import Key
 from ledger.store import Store
 
-__all__ = ("NewFeedback", "create_feedback")
+__all__ = ("NewFeedback", "Remark", "add_feedback", "create_feedback")
 
 MOVED_S: Final = 0.6
 """After so long a request that was just answered has been moved from the spool into the store."""
@@ -30,12 +30,9 @@ PARAMETER: Final = re.compile(r"`\$\.(\w+)|field `(\w+)`")
 Text = Annotated[str, Meta(max_length=MAX_TEXT, pattern=r"\S")]
 
 
-class NewFeedback(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """Body of ``POST /v1/feedback``: at least one of score, label, correction and comment."""
+class Remark(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """What is said of an answer: at least one of score, label, correction and comment."""
 
-    # PostgreSQL's text has no NUL, and neither has an id
-    request_id: Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[^\x00]+$")]
-    """The ``x-request-id`` of the answer."""
     score: Annotated[float, Meta(ge=0, le=1)] | None = None
     """From 0 (wrong) to 1 (right)."""
     label: Annotated[str, Meta(min_length=1, max_length=100, pattern=r"^[^\x00]+$")] | None = None
@@ -43,6 +40,14 @@ class NewFeedback(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     correction: Text | None = None
     """What the answer should have been. The next student is trained on it."""
     comment: Text | None = None
+
+
+class NewFeedback(Remark, forbid_unknown_fields=True, kw_only=True):
+    """Body of ``POST /v1/feedback``."""
+
+    # PostgreSQL's text has no NUL, and neither has an id
+    request_id: Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[^\x00]+$")]
+    """The ``x-request-id`` of the answer."""
 
 
 _decoder = msgspec.json.Decoder(NewFeedback)
@@ -59,8 +64,7 @@ async def create_feedback(request: Request[Any, Any, Any]) -> ASGIApp:
     async def work(visit: Visit) -> ASGIApp:
         visit.admit(Ask())
         wanted = _read(await body_of(request))
-        said = Feedback(id="", created_at=0, **msgspec.structs.asdict(wanted))
-        kept = await _add(request.app.state.store, said, visit.key)
+        kept = await add_feedback(request.app.state.store, wanted, wanted.request_id, visit.key)
         sent = [name for name in ("score", "label", "correction", "comment") if getattr(wanted, name) is not None]
         shown = msgspec.structs.asdict(kept)
         body = {"object": "feedback"} | shown | {"kept": [name for name in sent if shown[name] is not None]}
@@ -76,13 +80,19 @@ def _read(raw: bytes) -> NewFeedback:
         found = PARAMETER.search(str(error))
         param = next(filter(None, found.groups()), None) if found else None
         raise BadRequest(f"We could not read the JSON body of your request: {error}", param=param) from error
-    if wanted.score is None and not (wanted.label or wanted.correction or wanted.comment):
-        raise BadRequest("feedback needs a score, a label, a correction or a comment", param="score")
     return wanted
 
 
-async def _add(store: Store, said: Feedback, key: Key | None) -> Feedback:
-    """Raises `NotFound` for what this key never asked, `BadRequest` for texts alone that may not be kept."""
+async def add_feedback(store: Store, wanted: Remark, request_id: str, key: Key | None) -> Feedback:
+    """Keep it as this key's. Returns what was kept.
+
+    Raises `NotFound` for what this key never asked, `BadRequest` where nothing is said, or texts alone that may not
+    be kept.
+    """
+    if wanted.score is None and not (wanted.label or wanted.correction or wanted.comment):
+        raise BadRequest("feedback needs a score, a label, a correction or a comment", param="score")
+    values: dict[str, Any] = msgspec.structs.asdict(wanted) | {"request_id": request_id}
+    said = Feedback(id="", created_at=0, **values)
     asker, anyones = (key.id, "admin" in key.scopes) if key else (None, True)
     try:
         try:

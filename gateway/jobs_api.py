@@ -13,12 +13,15 @@ from litestar import Request, Response, get, post
 from litestar.types import ASGIApp
 from sqlalchemy.exc import SQLAlchemyError
 
+from gateway import job_plans_api
 from gateway.admin_requests import actor_of, as_shape, body_of, json_answer, run, store_of
 from gateway.asgi import StreamedAnswer
 from gateway.auth import opt
 from gateway.errors import BadRequest, Mismatch
 from gateway.exchange import headers_of
+from gateway.paging import limit_of, listed, text_of
 from ledger import approvals, jobs
+from ledger.job_history import jobs_page
 from ledger.job_settings import JobSettings
 from ledger.store import Store
 
@@ -45,8 +48,10 @@ class NewReason(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @get("/admin/v1/jobs", opt=opt("read"))
 async def list_jobs(request: Request[Any, Any, Any]) -> Response[bytes]:
-    """The newest jobs."""
-    return json_answer({"data": await asyncio.to_thread(jobs.list_jobs, store_of(request))})
+    """Jobs, newest first: of one `state`, where it says so."""
+    query = request.query_params
+    limit, of = limit_of(query), (text_of(query, "after"), text_of(query, "state"))
+    return listed(await run(jobs_page, store_of(request), limit + 1, *of), limit)
 
 
 @post("/admin/v1/jobs", opt=opt("admin"))
@@ -56,7 +61,8 @@ async def create_job(request: Request[Any, Any, Any]) -> Response[bytes]:
     With an `Idempotency-Key`, the same request again is answered with the job that the first one made, by whichever
     gateway and however late; another body under the same key is refused.
     """
-    wanted = msgspec.to_builtins(as_shape(await body_of(request), JobSettings))
+    # as it is kept: a list, and not the tuple that it was read as
+    wanted = msgspec.json.decode(msgspec.json.encode(as_shape(await body_of(request), JobSettings)))
     name, actor, store = headers_of(request).get(ONCE), actor_of(request), store_of(request)
     if name is None:
         job = await run(jobs.create, store, "api", actor, wanted)
@@ -116,7 +122,9 @@ async def follow_job(request: Request[Any, Any, Any], job_id: str) -> ASGIApp:
     return StreamedAnswer({}, Tail(look, after, lambda: state.draining).frames())
 
 
-handlers = [list_jobs, create_job, show_job, cancel_job, approve_job, reject_job, follow_job]
+handlers = [
+    list_jobs, create_job, show_job, cancel_job, approve_job, reject_job, follow_job, *job_plans_api.handlers,
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,9 @@ from litestar import Request, Response, get, patch, post
 
 from gateway.admin_requests import actor_of, as_shape, body_of, json_answer, run, store_of
 from gateway.auth import opt
+from gateway.paging import limit_of, listed, text_of
 from ledger import keys
+from ledger.key_list import KeyFilters, keys_page
 from ledger.keys import Key
 from ledger.policies import FIELDS, KeyPolicy, expiry, policy_of
 from ledger.records import NANO, nano
@@ -59,15 +61,21 @@ def _create(store: Store, body: dict[str, Any], actor: str) -> tuple[Key, str]:
 
 @get("/admin/v1/keys", opt=opt("admin"))
 async def list_keys(request: Request[Any, Any, Any]) -> Response[bytes]:
-    """All keys, without their secrets."""
-    return json_answer({"data": await asyncio.to_thread(keys.list_keys, store_of(request))})
+    """Keys, newest first, without their secrets.
+
+    `name` is a part of a name or of an id; `owner`, `tag`, `scope` and `state` (active, expired, revoked) are whole.
+    """
+    query = request.query_params
+    filters = KeyFilters(**{name: text_of(query, name) for name in ("name", "owner", "tag", "scope", "state")})
+    limit, after = limit_of(query), text_of(query, "after")
+    return listed(await run(keys_page, store_of(request), filters, limit + 1, after), limit)
 
 
 @post("/admin/v1/keys", opt=opt("admin"))
 async def create_key(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Make a key; its secret is in this answer and nowhere else."""
     key, secret = await run(_create, store_of(request), await body_of(request), actor_of(request))
-    return json_answer({"key": key, "secret": secret}, 201)
+    return _with_secret(key, secret, 201)
 
 
 @get("/admin/v1/keys/{key_id:str}", opt=opt("admin"))
@@ -89,13 +97,19 @@ async def rotate_key(request: Request[Any, Any, Any], key_id: str) -> Response[b
     """Give a key a new secret, which is in this answer and nowhere else; the old one works a while longer."""
     wanted = as_shape(await body_of(request), KeyRotation)
     key, secret = await run(keys.rotate, store_of(request), key_id, wanted.overlap_seconds, actor_of(request))
-    return json_answer({"key": key, "secret": secret})
+    return _with_secret(key, secret, 200)
 
 
 @post("/admin/v1/keys/{key_id:str}/revoke", opt=opt("admin"))
 async def revoke_key(request: Request[Any, Any, Any], key_id: str) -> Response[bytes]:
     """Revoke a key; gateways stop taking it within a second."""
     return json_answer(await run(keys.revoke, store_of(request), key_id, actor_of(request)))
+
+
+def _with_secret(key: Key, secret: str, status: int) -> Response[bytes]:
+    answer = json_answer({"key": key, "secret": secret}, status)
+    answer.headers["cache-control"] = "no-store"
+    return answer
 
 
 handlers = [list_keys, create_key, show_key, update_key, rotate_key, revoke_key]

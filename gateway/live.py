@@ -6,7 +6,7 @@ Read from the ledger every half second in a thread; a request sees one snapshot 
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import structlog
@@ -20,9 +20,11 @@ from ledger import canaries, keys, releases, replicas
 from ledger.artifact_store import local_part
 from ledger.artifacts import ArtifactError
 from ledger.keys import Key
+from ledger.set_thresholds import set_on
 from ledger.spending import Reading
 from ledger.store import Store
 from router.model import RouterFileError, RouterModel
+from router.thresholds import in_force
 
 __all__ = ("Live", "LiveRelease", "Snapshot")
 
@@ -75,13 +77,13 @@ class Live:
         if router is None:
             return Snapshot(self.snapshot.release, active)
         if self.student_base_url is not None:
-            return Snapshot(LiveRelease(champion.id, router, (self.student_base_url,)), active)
+            return Snapshot(_as_set(champion, LiveRelease(champion.id, router, (self.student_base_url,))), active)
         running = replicas.list_replicas(self._store)
         urls, model = replicas.places(running, champion.id, live=True)
         trial = self._trial(champion, running)
         kept = {champion.id, trial.release.id if trial else ""}
         self._routers = {name: each for name, each in self._routers.items() if name in kept}
-        return Snapshot(LiveRelease(champion.id, router, urls, model), active, trial)
+        return Snapshot(_as_set(champion, LiveRelease(champion.id, router, urls, model)), active, trial)
 
     def _trial(self, champion: releases.Release, running: Sequence[replicas.Replica]) -> OnTrial | None:
         """What is tried beside the champion; None where it cannot be, and the champion takes all."""
@@ -91,10 +93,10 @@ class Live:
         urls, model = replicas.places(running, canary.release_id, live=False)
         tried = next((each for each in releases.served(self._store) if each.id == canary.release_id), None)
         router = self._router(tried) if urls and tried is not None else None
-        if router is None:
+        if tried is None or router is None:
             return None
         release = LiveRelease(canary.release_id, router, urls, model, on_trial=True)
-        return OnTrial(release, canary.mode, canary.share, canary.figures)
+        return OnTrial(_as_set(tried, release), canary.mode, canary.share, canary.figures)
 
     def _read(self) -> tuple[Snapshot, Reading | None]:
         snapshot = self.load()
@@ -131,3 +133,13 @@ class Live:
         while True:
             await self.refresh()
             await asyncio.sleep(REFRESH_S)
+
+
+def _as_set(release: releases.Release, live: LiveRelease) -> LiveRelease:
+    """By the thresholds that a person has set, where one has."""
+    wanted = set_on(release)
+    if wanted is None:
+        return live
+    own = live.router.thresholds
+    router = replace(live.router, thresholds=in_force(own, wanted))
+    return replace(live, router=router, set_aside=own)

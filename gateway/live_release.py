@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from router.model import RouterModel
+from router.thresholds import Thresholds
 
 __all__ = ("LiveRelease",)
 
@@ -18,3 +19,10 @@ class LiveRelease:
     """What its students are asked for, where each release is a model of its own (`serving`'s adapters)."""
     on_trial: bool = False
     """Its students are not the champion's, and what they fail at is not counted against those."""
+    set_aside: Thresholds | None = None
+    """The thresholds that it came with, where a person has set others and its router keeps to those."""
+
+    @property
+    def own_thresholds(self) -> Thresholds:
+        """The thresholds that it came with."""
+        return self.set_aside or self.router.thresholds

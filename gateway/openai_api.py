@@ -86,6 +86,8 @@ async def _admitted(request: Request[Any, Any, Any], visit: Visit, read: Reader,
     size = len(raw)
     ask = ask_of_call(call, size, state.relay) if instead is None else ask_of_other(call, size, instead.pricing)
     call.target, call.aim = visit.admit(ask)
+    if state.tracing is not None:
+        call.trace = state.tracing.begin(call)
     return call
 
 

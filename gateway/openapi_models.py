@@ -6,7 +6,7 @@ from typing import Any, Final, TypeAlias
 
 __all__ = (
     "BOOLEAN", "CHAT", "COMPLETION", "EMBEDDING", "INTEGER", "NUMBER", "OBJECT", "RESPONSE", "SCHEMAS", "STRING",
-    "Schema", "listed", "obj", "or_null", "ref",
+    "Schema", "listed", "obj", "or_null", "paged", "ref",
 )  # fmt: skip
 
 Schema: TypeAlias = dict[str, Any]
@@ -20,6 +20,11 @@ def ref(name: str) -> Schema:
 def listed(of: Schema, **bounds: Any) -> Schema:
     """An array."""
     return {"type": "array", "items": of, **bounds}
+
+
+def paged(of: str) -> Schema:
+    """A page of a list of some component, as `gateway.paging` answers it."""
+    return obj(("object", "data", "has_more"), object=STRING, data=listed(ref(of)), has_more=BOOLEAN)
 
 
 def obj(required: tuple[str, ...] = (), **properties: Schema) -> Schema:

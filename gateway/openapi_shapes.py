@@ -5,8 +5,18 @@ Shapes of ours come from their structs, those of OpenAI from `gateway.openapi_mo
 
 from typing import Final
 
-from gateway import canary_api, erasures_api, events_api, jobs_api, keys_api
-from gateway.feedback_api import NewFeedback
+from gateway import (
+    canary_api,
+    erasures_api,
+    jobs_api,
+    keys_api,
+    paging,
+    replay_api,
+    router_api,
+    serving_api,
+    webhooks_api,
+)
+from gateway.feedback_api import NewFeedback, Remark
 from gateway.openapi_models import (
     BOOLEAN,
     CHAT,
@@ -21,17 +31,27 @@ from gateway.openapi_models import (
     listed,
     obj,
     or_null,
+    paged,
     ref,
 )
+from ledger import explorer_query
+from ledger.audit import Entry
 from ledger.canaries import Canary
+from ledger.dataset_preview import Preview
+from ledger.datasets import Dataset
+from ledger.distilling import Payback, Schedule
 from ledger.erasure import Erasure
 from ledger.events import Event
+from ledger.explorer import MAX_LIMIT
 from ledger.feedback import Feedback
 from ledger.job_settings import JobSettings
 from ledger.jobs import Job
-from ledger.keys import MAX_OVERLAP_S, Key
+from ledger.key_list import STATES as KEY_STATES
+from ledger.keys import MAX_OVERLAP_S, SCOPES, Key
 from ledger.labels import Label
+from ledger.outbox import STATES, Delivery
 from ledger.policies import KeyPolicy
+from ledger.release_history import Saved
 from ledger.releases import Release
 from router.estimators import ESTIMATORS
 from router.explain import Word
@@ -60,15 +80,31 @@ TYPES: Final = (
     JobSettings,
     jobs_api.NewReason,
     NewFeedback,
+    Remark,
+    replay_api.NewReplay,
+    Entry,
     Event,
+    Dataset,
+    serving_api.Serving,
     Feedback,
+    Delivery,
     Label,
     LogReport,
+    router_api.NewThresholds,
+    router_api.ThresholdsState,
     Word,
     Key,
     Job,
+    Payback,
+    Preview,
     Release,
+    Saved,
+    Schedule,
 )
+PAGE: Final[dict[str, Schema]] = {
+    "limit": INTEGER | {"minimum": 1, "maximum": paging.MAX_LIMIT, "default": paging.DEFAULT_LIMIT},
+    "after": STRING | {"description": "The id of the last one on the page before."},
+}
 CANARY: Final = obj(("canary",), canary={"anyOf": [ref("Canary"), {"type": "null"}]})
 ROTATION: Final = obj(overlap_seconds=NUMBER | {"minimum": 0, "maximum": MAX_OVERLAP_S}) | {
     "additionalProperties": False
@@ -85,6 +121,8 @@ STREAMED: Final = ("chat_completions", "completions", "create_response")
 """Handlers that stream where they are asked to."""
 BODIES: Final[dict[str, Schema]] = MODEL_ANSWERED | {
     "create_feedback": ref("NewFeedback"),
+    "give_feedback": ref("Remark"),
+    "replay_request": ref("NewReplay"),
     "create_key": ref("NewKey"),
     "update_key": ref("KeyPolicy"),
     "rotate_key": ROTATION,
@@ -92,6 +130,7 @@ BODIES: Final[dict[str, Schema]] = MODEL_ANSWERED | {
     "create_job": ref("JobSettings"),
     "reject_job": ref("NewReason"),
     "start_canary": ref("NewCanary"),
+    "set_router_thresholds": ref("NewThresholds"),
 }
 RESULTS: Final[dict[str, Schema]] = {
     "healthz": obj(("status",), status=STRING),
@@ -107,26 +146,48 @@ RESULTS: Final[dict[str, Schema]] = {
     "models": obj(("object", "data"), object=STRING, data=listed(ref("Model"))),
     "model": ref("Model"),
     "create_feedback": {"allOf": [ref("Feedback"), obj(("object", "kept"), object=STRING, kept=listed(STRING))]},
-    "list_keys": obj(("data",), data=listed(ref("Key"))),
+    "list_audit": paged("Entry"),
+    "list_datasets": paged("Dataset"),
+    "list_keys": paged("Key"),
     "create_key": obj(("key", "secret"), key=ref("Key"), secret=STRING),
     "show_key": obj(("key", "spend"), key=ref("Key"), spend=OBJECT),
     "update_key": ref("Key"),
     "rotate_key": obj(("key", "secret"), key=ref("Key"), secret=STRING),
     "revoke_key": ref("Key"),
     "create_erasure": ref("Erasure"),
-    "list_events": obj(("data",), data=listed(ref("Event"))),
-    "list_jobs": obj(("data",), data=listed(ref("Job"))),
+    "list_events": paged("Event"),
+    "list_jobs": paged("Job"),
+    "preview_job": ref("Preview"),
+    "job_triggers": ref("Schedule"),
     "create_job": ref("Job"),
     "show_job": obj(("job", "events"), job=ref("Job"), events=listed(OBJECT)),
     "cancel_job": ref("Job"),
     "approve_job": ref("Job"),
     "reject_job": ref("Job"),
     **dict.fromkeys(("show_canary", "start_canary", "stop_canary", "promote_canary"), CANARY),
-    "list_releases": obj(("data",), data=listed(ref("Release"))),
+    "list_releases": paged("Release"),
+    "show_release": obj(
+        ("release", "saved", "canaries", "payback"),
+        release=ref("Release"),
+        saved={"anyOf": [ref("Saved"), {"type": "null"}]},
+        canaries=listed(ref("Canary")),
+        payback={"anyOf": [ref("Payback"), {"type": "null"}]},
+    ),
+    "show_serving": ref("Serving"),
+    "pin_release": ref("Release"),
+    "unpin_release": ref("Release"),
     "promote_release": ref("Release"),
     "rollback_release": obj(("rolled_back", "live"), rolled_back=STRING, live=ref("Release")),
+    "list_requests": obj(
+        ("data", "next", "looked"), data=listed(OBJECT), next=or_null(STRING), looked=or_null(INTEGER)
+    ),
+    "give_feedback": ref("Feedback"),
+    "delete_content": ref("Erasure"),
+    "replay_request": obj(("id", "of", "route", "answer"), id=STRING, of=STRING, route=STRING, answer=OBJECT),
     "show_request": obj(
-        ("request", "content", "why", "words", "labels", "feedback"),
+        ("request", "content", "why", "words", "labels", "feedback", "beside", "replays"),
+        beside=listed(OBJECT),
+        replays=listed(OBJECT),
         request=OBJECT,
         content=or_null(OBJECT),
         why=listed(STRING),
@@ -134,9 +195,18 @@ RESULTS: Final[dict[str, Schema]] = {
         labels=listed(ref("Label")),
         feedback=listed(ref("Feedback")),
     ),
+    "list_deliveries": obj(("data", "next"), data=listed(ref("Delivery")), next=or_null(STRING)),
+    "retry_delivery": obj(("id", "state"), id=INTEGER, state=STRING),
     "curve": ref("LogReport"),
+    **dict.fromkeys(("show_thresholds", "set_router_thresholds", "undo_router_thresholds"), ref("ThresholdsState")),
 }
-STATUS: Final = {"create_feedback": 201, "create_key": 201, "create_job": 202, "start_canary": 201}
+STATUS: Final = {
+    "create_feedback": 201,
+    "give_feedback": 201,
+    "create_key": 201,
+    "create_job": 202,
+    "start_canary": 201,
+}
 """Of success, where it is not 200."""
 QUERIES: Final[dict[str, dict[str, Schema]]] = {
     "curve": {
@@ -150,8 +220,44 @@ QUERIES: Final[dict[str, dict[str, Schema]]] = {
         "order": STRING | {"enum": ["asc", "desc"]},
         "after": STRING,
     },
-    "list_events": {"limit": INTEGER | {"minimum": 1, "maximum": events_api.MAX_LIMIT}, "kind": STRING},
+    "list_requests": {
+        **dict.fromkeys(explorer_query.NAMES, STRING),
+        **dict.fromkeys(explorer_query.TIMES, INTEGER | {"minimum": 0}),
+        **dict.fromkeys(explorer_query.SCORES, NUMBER | {"minimum": 0, "maximum": 1}),
+        "route": STRING | {"enum": [*explorer_query.ROUTES]},
+        "before": STRING,
+        "limit": INTEGER | {"minimum": 1, "maximum": MAX_LIMIT},
+    },
+    "list_audit": PAGE
+    | {
+        **dict.fromkeys(("actor", "action", "subject"), STRING),
+        **dict.fromkeys(("after", "since", "until"), INTEGER | {"minimum": 0}),
+    },
+    "list_datasets": PAGE | {"job": STRING, "flagged": STRING | {"enum": ["true", "false"]}},
+    "list_events": PAGE | {"after": INTEGER | {"minimum": 0}, "kind": STRING, "subject": STRING},
+    "list_keys": PAGE
+    | {
+        **dict.fromkeys(("name", "owner", "tag"), STRING),
+        "scope": STRING | {"enum": [*SCOPES]},
+        "state": STRING | {"enum": [*KEY_STATES]},
+    },
+    "list_releases": PAGE | {"state": STRING},
+    "list_deliveries": {
+        "limit": INTEGER | {"minimum": 1, "maximum": webhooks_api.MAX_LIMIT},
+        "before": INTEGER | {"minimum": 0},
+        "endpoint": STRING,
+        "state": STRING | {"enum": [*STATES]},
+    },
     "follow_job": {"after": INTEGER | {"minimum": 0}},
+    "list_jobs": PAGE | {"state": STRING},
+    "preview_job": {
+        **dict.fromkeys(
+            ("since", "until", "tags", "keys", "routes", "reasons", "finish_reasons", "start_from"), STRING
+        ),
+        "min_feedback": NUMBER | {"minimum": 0, "maximum": 1},
+        "max_examples": INTEGER | {"minimum": 1},
+    },
+    "show_release": {"training_cost": NUMBER | {"minimum": 0}},
 }
 """Query parameters."""
 TEXTS: Final = {"metrics": "text/plain", "follow_job": "text/event-stream"}

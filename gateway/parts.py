@@ -16,9 +16,10 @@ from gateway.metrics import Metrics
 from gateway.pacing import Pacing
 from gateway.recorder import Recorder
 from gateway.relay import Relay
-from gateway.settings import AuthSettings, EmbeddingsSettings, GatewaySettings, TeacherSettings
+from gateway.settings import AuthSettings, EmbeddingsSettings, GatewaySettings, TeacherSettings, WebhookSettings
 from gateway.sides import student_side, teacher_side
 from ledger.canaries import Trial
+from ledger.distilling import Distilling
 from router.policy import Capabilities
 from router.settings import RouterSettings
 from serving.settings import StudentSettings
@@ -40,6 +41,12 @@ class GatewayConfig:
     embeddings: EmbeddingsSettings = field(default_factory=EmbeddingsSettings)
     trial: Trial | None = None
     """How a release that a person approves is tried; None where it goes live at once."""
+    siblings: Path | None = None
+    """Folder that the workers of a gateway meet in; None where there is one process."""
+    distilling: Distilling = field(default_factory=Distilling)
+    """What is said of jobs and releases to come."""
+    webhooks: tuple[WebhookSettings, ...] = ()
+    """Who is told of events."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +75,8 @@ def serving_state(lasting: Lasting, config: GatewayConfig) -> dict[str, Any]:
         "log_content": config.gateway.log_content,
         "auth_required": config.auth.required,
         "trial": config.trial,
+        "distilling": config.distilling,
+        "router_settings": config.router,
     }
 
 

@@ -277,6 +277,8 @@ class Relay:
 
     def _record(self, call: Call, answer: Answer, status: int, code: str | None = None) -> None:
         record = call.record(answer, self.pricing, status, code)
+        if call.trace is not None:
+            call.trace.end(record)
         self.recorder.record(record)
         self.pacing.recorded(call, record)
 

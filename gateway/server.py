@@ -91,10 +91,10 @@ class Server(uvicorn.Server):
         return await super().on_tick(counter)
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """The socket to serve on. Raises ``OSError``."""
+def listen(host: str, port: int, shared: bool = False) -> socket.socket:
+    """The socket to serve on; ``shared`` with others, among which connections are spread. Raises ``OSError``."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
+    listener = socket.create_server((host, port), family=family, backlog=BACKLOG, reuse_port=shared)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
     return listener
 

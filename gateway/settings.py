@@ -1,10 +1,28 @@
-"""The tables of the settings that the gateway reads: `[gateway]`, `[teacher]`, `[embeddings]` and `[auth]`."""
+"""The tables that the gateway reads: `[gateway]`, `[teacher]`, `[embeddings]`, `[auth]` and `[[webhooks]]`."""
 
 import msgspec
 
 from ledger.prices import Price
 
-__all__ = ("AuthSettings", "EmbeddingsSettings", "FallbackTeacher", "GatewaySettings", "TeacherSettings")
+__all__ = (
+    "AuthSettings", "EmbeddingsSettings", "FallbackTeacher", "GatewaySettings", "TeacherSettings", "TracingSettings",
+    "WebhookSettings",
+)  # fmt: skip
+
+
+class TracingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where OpenTelemetry spans of requests are sent, by OTLP over HTTP; needs ``stillroom[otel]``."""
+
+    endpoint: str | None = None
+    """URL of a receiver (``http://127.0.0.1:4318``), to which ``/v1/traces`` is added; unset: nothing is traced."""
+    headers_env: str = "OTEL_EXPORTER_OTLP_HEADERS"
+    """Environment variable of further headers for it, as in ``authorization=Bearer%20KEY,x-other=1``."""
+    sample_ratio: float = 1.0
+    """Share of the requests that is traced; one that comes with a trace of its own is traced as that one is."""
+    service_name: str = "stillroom"
+    """``service.name`` of the spans."""
+    content: bool = False
+    """Whether messages and answers are in the spans, where their content may be kept at all."""
 
 
 class GatewaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -14,6 +32,8 @@ class GatewaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Address to listen on."""
     port: int = 8080
     """TCP port to listen on."""
+    workers: int = 1
+    """Processes that serve it, each with limits of its own; about one for each core."""
     drain_seconds: float = 30.0
     """How long a shutdown waits for running answers."""
     drain_delay_seconds: float = 0.0
@@ -36,6 +56,8 @@ class GatewaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """An upstream that asks for a longer pause is not tried again; its ``retry-after`` is passed on."""
     student_when_teacher_down: bool = True
     """Whether the student may answer for a teacher that is down; ``x-stillroom-fallback: off`` refuses it."""
+    tracing: TracingSettings = TracingSettings()
+    """Where spans are sent, if anywhere."""
 
 
 class FallbackTeacher(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -106,3 +128,18 @@ class AuthSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     required: bool = True
     """False lets everyone in, with all scopes."""
+
+
+class WebhookSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One receiver of events: they are posted to it, signed, until it takes them (docs/webhooks.md)."""
+
+    name: str
+    """What it is called in lists and logs; deliveries belong to the name."""
+    url: str
+    """Where events are posted: https, unless ``allow_http`` says otherwise. It is never shown or logged."""
+    secret_env: str
+    """Environment variable of the secret that signs them: ``whsec_`` and base64, or two with a space between."""
+    events: tuple[str, ...] = ("*",)
+    """Which events: ``job.failed``, ``job.*`` for a whole group, ``*`` for all."""
+    allow_http: bool = False
+    """Whether the URL may be http, where nothing protects what is sent on its way."""

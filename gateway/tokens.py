@@ -9,7 +9,7 @@ from msgspec import UNSET, UnsetType
 from gateway.wire import objects
 from router.signals import SIGNAL_TOP, TokenLogprob
 
-__all__ = ("BELIEVABLE", "Listed", "Token", "is_number", "least_likely", "signals", "token_of")
+__all__ = ("BELIEVABLE", "Listed", "Token", "is_number", "least_likely", "scored", "signals", "token_of")
 
 BELIEVABLE: Final = 10**9
 """A count or a log-probability beyond this is not believed: sums of it would not fit the ledger's columns."""
@@ -62,6 +62,11 @@ def least_likely(tokens: Sequence[Token]) -> tuple[str, float] | None:
         return None
     least = min([token.logprob for token in tokens])
     return next((token.token, least) for token in tokens if token.logprob == least)
+
+
+def scored(tokens: Sequence[Token]) -> list[tuple[str, int]] | None:
+    """Each token with its log-probability in thousandths, which is exact enough to be looked at; None of none."""
+    return [(token.token, int(token.logprob * 1_000)) for token in tokens] or None
 
 
 def is_number(value: Any) -> TypeGuard[float]:

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
-from typing import Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
 import httpx
 
@@ -17,6 +17,9 @@ from gateway.errors import Fault, UpstreamError
 from gateway.faults import FAULTS, WHY, upstream_error
 from gateway.transport import Body, Client, Transport
 from ledger.prices import Price
+
+if TYPE_CHECKING:
+    from gateway.tracing import Attempt
 
 __all__ = ("Question", "Stream", "Upstream", "UpstreamReply", "open_client", "open_stream", "post")
 
@@ -113,8 +116,8 @@ class Stream:
     Iterating raises `UpstreamError`.
     """
 
-    __slots__ = ("_alarm", "_chunks", "_closed", "_first", "_last", "_question", "_response", "broken", "headers",
-                 "on_close", "upstream")  # fmt: skip
+    __slots__ = ("_alarm", "_chunks", "_closed", "_first", "_last", "_question", "_response", "attempt", "broken",
+                 "headers", "on_close", "upstream")  # fmt: skip
 
     def __init__(self, upstream: Upstream, question: Question, response: httpx.Response, alarm: Alarm) -> None:
         self.upstream = upstream
@@ -122,12 +125,19 @@ class Stream:
         self.broken = False
         """Whether it broke off: it failed, or was over without ``[DONE]``."""
         self.on_close: Callable[[Stream], None] | None = None
+        self.attempt: Attempt | None = None
+        """Its span, where requests are traced."""
         self._question, self._response, self._alarm = question, response, alarm
         # not by httpx's way through generators: nothing is decoded
         self._chunks = aiter(cast("httpx.AsyncByteStream", response.stream))
         self._first: bytes | None = None
         self._last = b""
         self._closed = False
+
+    @property
+    def first(self) -> bytes | None:
+        """The first chunk, as long as it was not read."""
+        return self._first
 
     async def begin(self) -> None:
         """Wait for the first chunk. What breaks off before it is as good as a connection closed without an answer."""
@@ -173,6 +183,8 @@ class Stream:
         self._alarm.stop()
         if self.on_close is not None:
             self.on_close(self)
+        if self.attempt is not None:
+            self.attempt.over(self.broken)
         try:
             if self._last.endswith(DONE_ENDS) and not self.broken:
                 await self._drain()

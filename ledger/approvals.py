@@ -2,7 +2,7 @@
 
 import sqlalchemy as sa
 
-from ledger import canaries, jobs, releases, schema
+from ledger import canaries, jobs, outbox, releases, schema
 from ledger.audit import record as audit
 from ledger.canaries import Trial
 from ledger.jobs import Job, JobError
@@ -22,10 +22,14 @@ def approve(store: Store, job_id: str, actor: str, trial: Trial | None = None) -
         raise JobError(f"job {job_id} is {job.state}, it does not await approval")
     if trial is not None and releases.live(store) is not None:
         canaries.start(store, job.release_id, trial, actor)
+        with store.write() as connection:
+            _note(connection, actor, "job.approve", job, {"state": "canary"})
         return jobs.get(store, job_id)
     # in this order: broken off between the two, it is approved again and the release is live already
     releases.promote(store, job.release_id, actor)
-    jobs.settle(store, job_id, "live")
+    with store.write() as connection:
+        jobs.end_waiting(connection, job_id, "live")
+        _note(connection, actor, "job.approve", job, {"state": "live"})
     return jobs.get(store, job_id)
 
 
@@ -49,8 +53,16 @@ def reject(store: Store, job_id: str, actor: str, why: str) -> Job:
                     f"the release of job {job_id} is no candidate any more; `stillroom distill list` has it"
                 )
             jobs.end_waiting(connection, job_id, "rejected", why)
-            audit(connection, actor, "job.reject", job_id, {"why": why, "release": row.release_id})
+            change = {"before": {"state": "awaiting_approval"}, "after": {"state": "rejected"}}
+            audit(connection, actor, "job.reject", job_id, {"why": why, "release": row.release_id, **change})
+            data = {"release": row.release_id, "by": actor, "why": why}
+            outbox.put(connection, "release.rejected", row.release_id, data)
     job = jobs.get(store, job_id)
     if row is None:
         raise JobError(f"job {job_id} is {job.state}, it does not await approval")
     return job
+
+
+def _note(connection: sa.Connection, actor: str, action: str, job: Job, after: dict[str, str]) -> None:
+    change = {"before": {"state": job.state}, "after": after}
+    audit(connection, actor, action, job.id, {"release": job.release_id, **change})

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, TypeAlias, cast
 import msgspec
 import sqlalchemy as sa
 
-from ledger import schema
+from ledger import outbox, schema
 from ledger.audit import record as audit
 from ledger.canary_close import close
 from ledger.jobs import ACTIVE_STATES, JobError
@@ -73,7 +73,10 @@ def start(store: Store, release_id: str, trial: Trial, actor: str, lease_owner: 
         _job_enters(connection, release_id, lease_owner)
         begun = Canary(release_id, champion, trial.mode, trial.share, now, None, None, {})
         connection.execute(sa.insert(table).values(msgspec.structs.asdict(begun)))
-        audit(connection, actor, "canary.start", release_id, {"mode": trial.mode, "share": trial.share})
+        detail = {"mode": trial.mode, "share": trial.share}
+        change = {"before": {"state": state}, "after": {"state": "canary", "champion": champion, **detail}}
+        audit(connection, actor, "canary.start", release_id, change)
+        outbox.put(connection, "canary.started", release_id, {"release": release_id, "champion": champion, **detail})
     return begun
 
 
@@ -100,6 +103,7 @@ def _job_enters(connection: sa.Connection, release_id: str, lease_owner: str | N
     connection.execute(sa.update(table).where(table.c.id == job.id).values(values))
     event = {"job_id": job.id, "at": now, "kind": "state", "data": {"state": "canary"}}
     connection.execute(sa.insert(schema.job_events).values(event))
+    outbox.job_changed(connection, job.id)
 
 
 def current(store: Store) -> Canary | None:
@@ -138,7 +142,9 @@ def finish(store: Store, canary: Canary, outcome: Literal["rolled_back", "stoppe
         ).first()
         if is_open is None or not close(connection, outcome):
             raise ReleaseError(f"the canary of release {canary.release_id} has ended already")
-        audit(connection, actor, f"canary.{outcome}", canary.release_id, {"mode": canary.mode})
+        before = {"state": "canary", "mode": canary.mode, "share": canary.share}
+        change = {"before": before, "after": {"state": "rolled_back", "outcome": outcome}}
+        audit(connection, actor, f"canary.{outcome}", canary.release_id, change)
 
 
 def _is(canary: Canary) -> sa.ColumnElement[bool]:

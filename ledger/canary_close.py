@@ -2,7 +2,7 @@
 
 import sqlalchemy as sa
 
-from ledger import schema
+from ledger import outbox, schema
 from ledger.store import now_ms
 
 __all__ = ("EVENT", "close")
@@ -39,6 +39,7 @@ def close(connection: sa.Connection, outcome: str, *, live_id: str | None = None
     _end_job(connection, row.release_id, JOB_STATES.get(outcome, "rolled_back"), why or outcome)
     data = {"outcome": outcome, "mode": row.mode, "champion": row.champion_id, "text": why}
     connection.execute(sa.insert(schema.events).values(at=now, kind=EVENT, subject=row.release_id, data=data))
+    outbox.put(connection, f"canary.{outcome}", row.release_id, {"release": row.release_id, **data})
     return True
 
 
@@ -50,3 +51,4 @@ def _end_job(connection: sa.Connection, release_id: str, state: str, why: str) -
     for job_id in connection.execute(changed).scalars().all():
         event = {"job_id": job_id, "at": now, "kind": "state", "data": {"state": state}}
         connection.execute(sa.insert(schema.job_events).values(event))
+        outbox.job_changed(connection, job_id)

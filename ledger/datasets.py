@@ -10,10 +10,33 @@ import sqlalchemy as sa
 from ledger import schema
 from ledger.store import Store, insert_into
 
-__all__ = ("Dataset", "add", "flag", "get", "holding", "latest", "list_datasets")
+__all__ = (
+    "Dataset",
+    "DatasetError",
+    "Filters",
+    "add",
+    "datasets_page",
+    "flag",
+    "get",
+    "holding",
+    "latest",
+    "list_datasets",
+)
 
 ROWS_AT_ONCE: Final = 1_000
 IDS_AT_ONCE: Final = 500
+
+
+class DatasetError(ValueError):
+    """A dataset that does not exist."""
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """Which datasets; None takes all."""
+
+    job_id: str | None = None
+    flagged: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +84,24 @@ def list_datasets(store: Store, limit: int = 100) -> list[Dataset]:
     """The newest datasets, newest first."""
     with store.read() as connection:
         return [Dataset(*row) for row in connection.execute(_newest_first().limit(limit))]
+
+
+def datasets_page(store: Store, filters: Filters, limit: int, after: str | None = None) -> list[Dataset]:
+    """Datasets that the filters take, newest first, those behind the one named ``after``. Raises `DatasetError`."""
+    table = schema.datasets
+    statement = _newest_first().limit(limit)
+    if filters.job_id is not None:
+        statement = statement.where(table.c.job_id == filters.job_id)
+    if filters.flagged is not None:
+        statement = statement.where(table.c.flagged_at.is_not(None) == filters.flagged)
+    with store.read() as connection:
+        if after is not None:
+            at = connection.execute(sa.select(table.c.created_at).where(table.c.id == after)).scalar()
+            if at is None:
+                raise DatasetError(f"there is no dataset {after!r}")
+            behind = sa.and_(table.c.created_at == at, table.c.id < after)
+            statement = statement.where(sa.or_(table.c.created_at < at, behind))
+        return [Dataset(*row) for row in connection.execute(statement)]
 
 
 def holding(store: Store, request_ids: Sequence[str]) -> list[Dataset]:

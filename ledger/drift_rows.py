@@ -5,7 +5,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 import sqlalchemy as sa
 
-from ledger import schema
+from ledger import outbox, schema
 from ledger.store import Store, now_ms
 
 __all__ = (
@@ -122,6 +122,7 @@ def raise_once(store: Store, release_id: str, data: dict[str, Any], quiet_ms: in
             return False
         event = {"at": now, "kind": KIND, "subject": release_id, "data": data}
         connection.execute(sa.insert(schema.events).values(event))
+        outbox.put(connection, f"drift.{data['drift']}", release_id, {"release": release_id, **data})
     return True
 
 

@@ -8,12 +8,15 @@ import sqlalchemy as sa
 from ledger import schema
 from ledger.audit import record as audit
 from ledger.records import RequestRecord
+from ledger.replays import origin_of
 from ledger.store import now_ms
-from ledger.unlabelled import BESIDE
+from ledger.unlabelled import BESIDE, TRIED
 
-__all__ = ("client_request", "is_erased", "mark", "marks_since")
+__all__ = ("ENDS", "client_request", "is_erased", "mark", "marks_since")
 
 ACTION: Final = "content.erase"
+ENDS: Final = (*BESIDE, TRIED)
+"""Of the ids of rows that repeat the content of a client's request."""
 
 
 def mark(connection: sa.Connection, actor: str, subject: str) -> int:
@@ -44,11 +47,13 @@ def marks_since(connection: sa.Connection, oldest: int) -> dict[str, int]:
 
 def is_erased(marks: Mapping[str, int], record: RequestRecord, owner: Mapping[str, Any]) -> bool:
     """Whether the record was made before its content's erasure; ``owner`` has its conversation's and user's id."""
-    names = {"request": client_request(record.id), "key": record.key_id, **owner}
-    return any(marks.get(f"{kind}:{value}", -1) >= record.created_at for kind, value in names.items())
+    names = [("request", client_request(record.id)), ("key", record.key_id), *owner.items()]
+    # a replay repeats what another request said
+    names.append(("request", origin_of(record.tags)))
+    return any(marks.get(f"{kind}:{value}", -1) >= record.created_at for kind, value in names if value)
 
 
 def client_request(request_id: str) -> str:
     """The id of the client's request that a row belongs to: a row beside it has the same content."""
     base, _, end = request_id.rpartition("-")
-    return base if base and end in BESIDE else request_id
+    return base if base and end in ENDS else request_id

@@ -13,12 +13,12 @@ import sqlalchemy as sa
 from ledger import datasets, schema
 from ledger.audit import record as audit
 from ledger.conversations import conversation_id, user_id_of
-from ledger.erased import client_request, mark
+from ledger.erased import ENDS, client_request, mark
 from ledger.holders import Holders, holders
 from ledger.owners import backfill
 from ledger.records import decompressed
+from ledger.replays import replays_of
 from ledger.store import Store, now_ms
-from ledger.unlabelled import BESIDE
 
 __all__ = ("KINDS", "Erasure", "ErasureError", "Kind", "Subject", "erase", "resolve")
 
@@ -128,7 +128,8 @@ def erase(store: Store, subject: Subject, actor: str, dry_run: bool = False) -> 
 def _requests(store: Store, subject: Subject) -> Iterator[str]:
     """Their ids; of a user and a conversation those with content, since nothing else says whose it was."""
     if subject.kind == "request":
-        yield from (subject.value, *(f"{subject.value}-{end}" for end in BESIDE))
+        yield from (subject.value, *(f"{subject.value}-{end}" for end in ENDS))
+        yield from replays_of(store, [subject.value])
         return
     table = schema.requests if subject.kind == "key" else schema.contents
     column = table.c.id if subject.kind == "key" else table.c.request_id
@@ -142,7 +143,9 @@ def _requests(store: Store, subject: Subject) -> Iterator[str]:
         # a row beside a request has its content, but not always what says whose it is
         for request_id in some:
             base = client_request(request_id)
-            yield from (base, *(f"{base}-{end}" for end in BESIDE))
+            yield from (base, *(f"{base}-{end}" for end in ENDS))
+        # of the key's requests, billed to another key
+        yield from replays_of(store, some)
         last = some[-1]
 
 
@@ -230,10 +233,10 @@ def _quoting(store: Store, ids: Sequence[str]) -> int:
 def _figures(erasure: Erasure) -> dict[str, Any]:
     """For the audit."""
     held = erasure.holders
+    erased = {"contents": erasure.contents, "feedback": erasure.feedback, "responses": erasure.responses}
     return {
-        "contents": erasure.contents,
-        "feedback": erasure.feedback,
-        "responses": erasure.responses,
+        "before": erased,
+        "after": dict.fromkeys(erased, 0),
         "datasets": [dataset.id for dataset in held.datasets],
         "releases": [release.id for release in held.releases],
     }

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from ledger import schema
+from ledger import outbox, schema
 from ledger.audit import record as audit
 from ledger.canary_close import close
 from ledger.store import Store, insert_into, now_ms
@@ -86,7 +86,9 @@ def create_once(store: Store, name: str, trigger: str, actor: str, settings: Map
         if not connection.execute(insert.on_conflict_do_nothing()).rowcount:
             row = connection.execute(sa.select(schema.jobs).where(schema.jobs.c.id == job.id)).one()
             return Job(*row), False
-        audit(connection, actor, "job.create", job.id, {"trigger": trigger})
+        made = {"state": job.state, "settings": job.settings}
+        audit(connection, actor, "job.create", job.id, {"trigger": trigger, "before": None, "after": made})
+        outbox.job_changed(connection, job.id)
     return job, True
 
 
@@ -171,7 +173,7 @@ def set_state(store: Store, job_id: str, owner: str, state: str, **values: Any) 
         )
         if not done.rowcount:
             raise JobError(f"job {job_id} is held by another worker")
-        _event(connection, job_id, "state", {"state": state})
+        _state_event(connection, job_id, state)
 
 
 def settle(store: Store, job_id: str, state: str) -> None:
@@ -193,7 +195,7 @@ def end_waiting(connection: sa.Connection, job_id: str, state: str, error: str |
     )
     if not done.rowcount:
         raise JobError(f"job {job_id} does not wait for a decision")
-    _event(connection, job_id, "state", {"state": state})
+    _state_event(connection, job_id, state)
 
 
 def cancel(store: Store, job_id: str, actor: str) -> Job:
@@ -219,11 +221,14 @@ def cancel(store: Store, job_id: str, actor: str) -> Job:
             )
             if job.state == "canary" and job.release_id is not None:
                 close(connection, "stopped", of=job.release_id)
-            _event(connection, job_id, "state", {"state": "cancelled"})
         changed = connection.execute(
             sa.update(table).where(table.c.id == job_id).values(values).returning(*table.columns)
         ).one()
-        audit(connection, actor, "job.cancel", job_id, {"state": job.state})
+        if changed.state != job.state:
+            _state_event(connection, job_id, changed.state)
+        before = {"state": job.state, "cancel_requested": job.cancel_requested}
+        after = {"state": changed.state, "cancel_requested": True}
+        audit(connection, actor, "job.cancel", job_id, {"before": before, "after": after})
     return Job(*changed)
 
 
@@ -246,6 +251,12 @@ def events(store: Store, job_id: str, after: int = 0, limit: int | None = None) 
     statement = sa.select(table).where(table.c.job_id == job_id, table.c.id > after).order_by(table.c.id)
     with store.read() as connection:
         return [dict(row) for row in connection.execute(statement.limit(limit)).mappings()]
+
+
+def _state_event(connection: sa.Connection, job_id: str, state: str) -> None:
+    """Of a job that is in this state now: in its history, and for who is told of it."""
+    _event(connection, job_id, "state", {"state": state})
+    outbox.job_changed(connection, job_id)
 
 
 def _event(connection: sa.Connection, job_id: str, kind: str, data: Mapping[str, Any]) -> None:

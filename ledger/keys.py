@@ -96,9 +96,9 @@ def create(  # noqa: PLR0913 a policy is a key's own, beside what every key has
                 policy=_builtins(checked),
             )
         )
-        told = {"expires_at": expires_at, "policy": _builtins(checked)}
-        given = {name: value for name, value in told.items() if value}
-        audit(connection, actor, "key.create", key.id, {"name": name, "scopes": list(chosen), **given})
+        told = {"scopes": list(chosen), "expires_at": expires_at, "policy": _builtins(checked)}
+        made = {"name": name} | {field: value for field, value in told.items() if value}
+        audit(connection, actor, "key.create", key.id, {"name": name, "before": None, "after": made})
     return key, secret
 
 
@@ -140,7 +140,8 @@ def update_policy(store: Store, id_or_name: str, changes: Mapping[str, Any], act
         key = _active(connection, id_or_name)
         policy = policy_of(_builtins(key.policy) | dict(changes))
         _update(connection, key, policy=_builtins(policy))
-        audit(connection, actor, "key.update", key.id, {"before": _builtins(key.policy), "after": _builtins(policy)})
+        change = {"before": _builtins(key.policy), "after": _builtins(policy)}
+        audit(connection, actor, "key.update", key.id, {"name": key.name, **change})
     return replace(key, policy=policy)
 
 
@@ -165,7 +166,9 @@ def rotate(store: Store, id_or_name: str, overlap_seconds: float, actor: str) ->
             digest=digest(secret),
             last4=secret[-4:],
         )
-        audit(connection, actor, "key.rotate", key.id, {"name": key.name, "previous_until": until})
+        # neither secret is told: what can be said of the change is until when the old one is taken
+        change = {"before": {"previous_until": key.previous_until}, "after": {"previous_until": until}}
+        audit(connection, actor, "key.rotate", key.id, {"name": key.name, **change})
     return replace(key, last4=secret[-4:], previous_until=until), secret
 
 
@@ -173,8 +176,13 @@ def revoke(store: Store, id_or_name: str, actor: str) -> Key:
     """Revoke a key with all its secrets, by its id, or by its name where that is unique. Raises `KeyNameError`."""
     with store.write() as connection:
         key = _active(connection, id_or_name)
-        _update(connection, key, revoked_at=now_ms(), previous_digest=None, previous_until=None)
-        audit(connection, actor, "key.revoke", key.id, {"name": key.name})
+        now = now_ms()
+        _update(connection, key, revoked_at=now, previous_digest=None, previous_until=None)
+        change = {
+            "before": {"revoked_at": None, "previous_until": key.previous_until},
+            "after": {"revoked_at": now, "previous_until": None},
+        }
+        audit(connection, actor, "key.revoke", key.id, {"name": key.name, **change})
     return key
 
 

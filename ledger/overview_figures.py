@@ -1,4 +1,4 @@
-"""What the overview shows, read from the hourly sums: spend, forecast, use over time, latencies; and, from the labels
+"""What the overview shows, read from the rollups: spend, forecast, use over time, latencies; and, from the labels
 of explored requests, the agreement. Hours count to a range where they begin in it, the first one as a whole.
 """
 
@@ -11,18 +11,22 @@ import sqlalchemy as sa
 
 from ledger import schema
 from ledger.observed import DECIDED
-from ledger.requests import HOUR_MS, LATENCY_BUCKETS_MS, Usage
-from ledger.spending import DAY_MS, Periods
+from ledger.records import UNASKED
+from ledger.requests import Usage
+from ledger.rollups import DAY_MS, HOUR_MS, SUMS, periods, quantile
+from ledger.spending import Periods
 from ledger.store import Store
 
 __all__ = (
+    "DIMENSIONS",
     "TRAIL_DAYS",
     "Agreement",
     "Forecast",
     "KeySpend",
     "Span",
+    "Timing",
     "agreement",
-    "first_token",
+    "first_tokens",
     "forecast",
     "latencies",
     "saving_interval",
@@ -37,11 +41,11 @@ TRAIL_DAYS: Final = 7
 LEAST_HOURS: Final = 8
 """With fewer, the spread between hours says nothing."""
 MOST_LABELS: Final = 20_000
-MOST_TIMED: Final = 2_000
 QUANTILES: Final = (0.5, 0.95, 0.99)
 SOURCES: Final = ("explore", "judge")
 """Labels of a student's answer that the teacher was asked beside by a known chance; the last one counts."""
-_SUMS: Final = ("requests", "errors", "prompt_tokens", "completion_tokens", "cost_nano", "baseline_nano")
+DIMENSIONS: Final = ("reason", "release_id", "key_id", "model", "tag")
+"""What usage is kept by, one at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,14 @@ class Span:
 
     since: int
     until: int
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """The 50th, 95th and 99th percentile (ms) of ``n`` requests, from an hourly histogram: linear within a bucket."""
+
+    quantiles: tuple[float | None, ...]
+    n: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,32 +109,38 @@ class Agreement:
 
 
 def usage_in(store: Store, span: Span, columns: Sequence[str]) -> dict[tuple[Any, ...], Usage]:
-    """Usage in a span by columns of the rollup (``route``, ``reason``, ``release_id``, ``key_id``)."""
-    table = schema.usage_hourly
-    return _grouped(store, span, [table.c[name] for name in columns])
+    """Usage in a span by ``route``, by one of `DIMENSIONS`, or by both.
+
+    By tag, a request counts under each of its tags, and one without any under the empty one.
+    """
+    dimension = next((name for name in columns if name != "route"), "reason")
+    table = schema.usage_rollups
+    names = {"route": table.c.route, dimension: table.c.value}
+    return _grouped(store, dimension, periods(span.since, span.until), [names[name] for name in columns])
 
 
 def usage_over_time(store: Store, span: Span) -> dict[tuple[Any, ...], Usage]:
-    """Usage by (hour, route, whether it was asked for beside an answer)."""
-    table = schema.usage_hourly
-    beside = sa.case((table.c.reason == "explore", 1), else_=0)
-    return _grouped(store, span, [table.c.hour, table.c.route, beside])
+    """Usage by (hour, route, whether no client asked for it)."""
+    table = schema.usage_rollups
+    first, end = (at // HOUR_MS * HOUR_MS for at in (span.since, span.until + HOUR_MS - 1))
+    beside = sa.case((table.c.value.in_(UNASKED), 1), else_=0)
+    return _grouped(store, "reason", [(HOUR_MS, first, end)], [table.c.at, table.c.route, beside])
 
 
 def spend_by_key(store: Store, now: int) -> dict[str, KeySpend]:
     """Spend of each key at a time (ms); that of requests without a key under the empty name."""
-    table, periods = schema.usage_hourly, Periods.at(now)
-    trail = periods.day - TRAIL_DAYS * DAY_MS
-    hour, cost = table.c.hour, table.c.cost_nano
+    table, current = schema.usage_rollups, Periods.at(now)
+    trail = current.day - TRAIL_DAYS * DAY_MS
+    day, cost = table.c.at, table.c.cost_nano
     statement = (
         sa.select(
-            table.c.key_id,
-            sa.func.sum(sa.case((hour >= periods.day, cost), else_=0)),
-            sa.func.sum(sa.case((hour >= periods.month, cost), else_=0)),
-            sa.func.sum(sa.case((sa.and_(hour >= trail, hour < periods.day), cost), else_=0)),
+            table.c.value,
+            sa.func.sum(sa.case((day >= current.day, cost), else_=0)),
+            sa.func.sum(sa.case((day >= current.month, cost), else_=0)),
+            sa.func.sum(sa.case((sa.and_(day >= trail, day < current.day), cost), else_=0)),
         )
-        .where(hour >= min(periods.month, trail))
-        .group_by(table.c.key_id)
+        .where(*_days("key_id"), day >= min(current.month, trail))
+        .group_by(table.c.value)
     )
     with store.read() as connection:
         return {key: KeySpend(*map(int, sums)) for key, *sums in connection.execute(statement)}
@@ -133,12 +151,12 @@ def forecast(store: Store, now: int) -> Forecast | None:
 
     The interval is of normally distributed, independent days with the trail's spread. None before a whole day passed.
     """
-    periods = Periods.at(now)
-    days = _whole_days(store, periods.day)
+    current = Periods.at(now)
+    days = _whole_days(store, current.day)
     if not days:
         return None
     spent = sum(each.month for each in spend_by_key(store, now).values())
-    left = _next_month(periods.month) - now
+    left = _next_month(current.month) - now
     mean = sum(days) // len(days)
     end = spent + mean * left // DAY_MS
     if len(days) < 2:
@@ -165,38 +183,14 @@ def saving_interval(over_time: Iterable[Usage]) -> tuple[float, float] | None:
     return 1 - ratio - half, min(1.0, 1 - ratio + half)
 
 
-def latencies(store: Store, span: Span) -> dict[str, tuple[float, ...]]:
-    """The 50th, 95th and 99th percentile (ms) by route, from the hourly histogram: linear within a bucket."""
-    table = schema.latency_hourly
-    statement = (
-        sa.select(table.c.route, table.c.le_ms, sa.func.sum(table.c.requests))
-        .where(*_within(table.c.hour, span))
-        .group_by(table.c.route, table.c.le_ms)
-        .order_by(table.c.route, table.c.le_ms)
-    )
-    buckets: dict[str, list[tuple[int, int]]] = {}
-    with store.read() as connection:
-        for route, le, n in connection.execute(statement):
-            buckets.setdefault(route, []).append((int(le), int(n)))
-    return {route: tuple(_quantile(found, q) for q in QUANTILES) for route, found in buckets.items()}
+def latencies(store: Store, span: Span) -> dict[str, Timing]:
+    """Of the whole answer, by route."""
+    return _timings(store, schema.latency_hourly, span)
 
 
-def first_token(store: Store, span: Span, route: str) -> tuple[tuple[float, ...], int]:
-    """The same percentiles of the time to the first token, of those of the newest `MOST_TIMED` requests of a route
-    that have one, and how many these are. The hourly sums do not hold it.
-    """
-    table = schema.requests
-    statement = (
-        sa.select(table.c.first_token_ms)
-        .where(table.c.route == route, table.c.created_at >= span.since, table.c.created_at < span.until)
-        .order_by(table.c.created_at.desc())
-        .limit(MOST_TIMED)
-    )
-    with store.read() as connection:
-        times = sorted(ms for ms in connection.execute(statement).scalars() if ms is not None)
-    if not times:
-        return (), 0
-    return tuple(times[min(len(times) - 1, math.ceil(q * len(times)) - 1)] for q in QUANTILES), len(times)
+def first_tokens(store: Store, span: Span) -> dict[str, Timing]:
+    """Of the time to the first token where one was timed, by route."""
+    return _timings(store, schema.first_token_hourly, span)
 
 
 def agreement(store: Store, span: Span, usage: Mapping[tuple[Any, ...], Usage]) -> Agreement | None:
@@ -240,46 +234,65 @@ def _labels(store: Store, span: Span) -> list[tuple[float, float]]:
     return list({row.request_id: (row.agreement, row.propensity) for row in rows}.values())
 
 
-def _grouped(store: Store, span: Span, group: Sequence[Any]) -> dict[tuple[Any, ...], Usage]:
-    table = schema.usage_hourly
-    sums = [sa.func.sum(table.c[name]) for name in _SUMS]
-    statement = sa.select(*group, *sums).where(*_within(table.c.hour, span)).group_by(*group).order_by(*group)
+def _grouped(
+    store: Store, dimension: str, spans: Sequence[tuple[int, int, int]], group: Sequence[Any]
+) -> dict[tuple[Any, ...], Usage]:
+    """Sums over ``(step, from, before)`` of one dimension's rollups."""
+    table = schema.usage_rollups
+    # each span whole, so that each is a search of the primary key
+    within = [
+        sa.and_(table.c.dimension == dimension, table.c.step_ms == step, table.c.at >= first, table.c.at < end)
+        for step, first, end in spans
+    ]
+    statement = (
+        sa.select(*group, *(sa.func.sum(table.c[name]) for name in SUMS))
+        .where(sa.or_(*within))
+        .group_by(*group)
+        .order_by(*group)
+    )
     n = len(group)
     with store.read() as connection:
         return {tuple(row[:n]): Usage(*map(int, row[n:])) for row in connection.execute(statement)}
 
 
-def _within(hour: sa.Column[int], span: Span) -> tuple[sa.ColumnElement[bool], ...]:
-    return hour >= span.since // HOUR_MS * HOUR_MS, hour < span.until
+def _days(dimension: str) -> tuple[sa.ColumnElement[bool], ...]:
+    table = schema.usage_rollups
+    return table.c.dimension == dimension, table.c.step_ms == DAY_MS
+
+
+def _timings(store: Store, table: sa.Table, span: Span) -> dict[str, Timing]:
+    statement = (
+        sa.select(table.c.route, table.c.le_ms, sa.func.sum(table.c.requests))
+        .where(table.c.hour >= span.since // HOUR_MS * HOUR_MS, table.c.hour < span.until)
+        .group_by(table.c.route, table.c.le_ms)
+        .order_by(table.c.route, table.c.le_ms)
+    )
+    buckets: dict[str, list[tuple[int, int]]] = {}
+    with store.read() as connection:
+        for route, le, n in connection.execute(statement):
+            buckets.setdefault(route, []).append((int(le), int(n)))
+    return {
+        route: Timing(tuple(quantile(found, q) for q in QUANTILES), sum(n for _, n in found))
+        for route, found in buckets.items()
+    }
 
 
 def _whole_days(store: Store, today: int) -> list[int]:
     """Spend of each of the days before today, from the first one in the trail that anything was asked on."""
-    table = schema.usage_hourly
-    hour = table.c.hour
+    table = schema.usage_rollups
+    day = table.c.at
     statement = (
-        sa.select(hour - hour % DAY_MS, sa.func.sum(table.c.cost_nano))
-        .where(hour >= today - TRAIL_DAYS * DAY_MS, hour < today)
-        .group_by(hour - hour % DAY_MS)
+        sa.select(day, sa.func.sum(table.c.cost_nano))
+        .where(*_days("reason"), day >= today - TRAIL_DAYS * DAY_MS, day < today)
+        .group_by(day)
     )
     with store.read() as connection:
-        spent = {int(day): int(cost) for day, cost in connection.execute(statement)}
-    return [spent.get(day, 0) for day in range(min(spent, default=today), today, DAY_MS)]
+        spent = {int(at): int(cost) for at, cost in connection.execute(statement)}
+    return [spent.get(at, 0) for at in range(min(spent, default=today), today, DAY_MS)]
 
 
 def _next_month(month: int) -> int:
     return Periods.at(month + 32 * DAY_MS).month
-
-
-def _quantile(buckets: Sequence[tuple[int, int]], q: float) -> float:
-    rank, seen = q * sum(n for _, n in buckets), 0
-    for le, n in buckets:
-        if seen + n >= rank:
-            position = LATENCY_BUCKETS_MS.index(le)
-            low = LATENCY_BUCKETS_MS[position - 1] if position else 0
-            return low + (le - low) * (rank - seen) / n
-        seen += n
-    return float(buckets[-1][0])
 
 
 def _normalised(weights: Sequence[float]) -> list[float]:

@@ -11,6 +11,7 @@ from ledger.labels import Label
 __all__ = (
     "IMPORTED",
     "NANO",
+    "UNASKED",
     "Content",
     "RequestRecord",
     "compressed",
@@ -26,6 +27,8 @@ NANO = 1_000_000_000
 """Money is kept as integers of a billionth of the currency unit: sums are exact."""
 IMPORTED = "imported"
 """The reason of a row that comes from another system's logs: nobody waited for it here, and no key is billed."""
+UNASKED = ("explore", "replay")
+"""Reasons of rows that no client asked for: they cost, and are no request of anybody's traffic."""
 
 
 def nano(amount: float) -> int:
@@ -52,6 +55,8 @@ class Content(msgspec.Struct, kw_only=True, omit_defaults=True):
     """The teacher's tokens as in OpenAI's ``logprobs.content`` (token, logprob, top_logprobs)."""
     least_likely: tuple[str, float] | None = None
     """The student's least likely token and its log-probability, of as much of its answer as there was."""
+    student_tokens: list[tuple[str, int]] | None = None
+    """The student's tokens, as many as there were, each with its log-probability in thousandths (of a nat)."""
 
 
 class RequestRecord(msgspec.Struct, kw_only=True, omit_defaults=True):

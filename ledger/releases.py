@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from ledger import schema
+from ledger import outbox, schema
 from ledger.audit import record as audit
 from ledger.canary_close import close
 from ledger.store import Store, now_ms
@@ -26,6 +26,7 @@ __all__ = (
 
 PRUNED: Final = "pruned_at"
 """Where a release's summary says when its files were deleted, in milliseconds since the epoch."""
+SAID: Final = {"release.promote": "release.promoted", "release.rollback": "release.rolled_back"}
 SERVED_STATES: Final = ("candidate", "canary", "live")
 
 
@@ -164,14 +165,15 @@ def _good_ancestor(connection: sa.Connection, release: Release) -> str | None:
 def reject(store: Store, release_id: str, actor: str, why: str) -> None:
     """Mark a candidate, or what is tried as a canary, as rejected. A release in another state stays as it is."""
     with store.write() as connection:
-        done = connection.execute(
-            sa.update(schema.releases)
-            .where(schema.releases.c.id == release_id, schema.releases.c.state.in_(("candidate", "canary")))
-            .values(state="rejected")
-        )
-        if done.rowcount:
+        table = schema.releases
+        its_row = sa.and_(table.c.id == release_id, table.c.state.in_(("candidate", "canary")))
+        before = connection.execute(sa.select(table.c.state).where(its_row).with_for_update()).scalar()
+        if before is not None:
+            connection.execute(sa.update(table).where(its_row).values(state="rejected"))
             close(connection, "rejected", of=release_id)
-            audit(connection, actor, "release.reject", release_id, {"why": why})
+            change = {"before": {"state": before}, "after": {"state": "rejected"}}
+            audit(connection, actor, "release.reject", release_id, {"why": why, **change})
+            outbox.put(connection, "release.rejected", release_id, {"release": release_id, "by": actor, "why": why})
 
 
 def _check_state(connection: sa.Connection, release_id: str, state: str) -> None:
@@ -198,5 +200,8 @@ def _switch(connection: sa.Connection, release_id: str, old_state: str, actor: s
     connection.execute(sa.update(table).where(table.c.state == "live").values(state=old_state))
     connection.execute(sa.update(table).where(table.c.id == release_id).values(state="live", promoted_at=now_ms()))
     close(connection, "superseded", live_id=release_id)
-    audit(connection, actor, action, release_id, {"before": before.id if before else None})
+    was = before.id if before else None
+    change = {"before": {"live": was, "state": release.state}, "after": {"live": release_id, "state": "live"}}
+    audit(connection, actor, action, release_id, change)
+    outbox.put(connection, SAID[action], release_id, {"live": release_id, "before": was, "by": actor})
     return before

@@ -18,10 +18,13 @@ _table = schema.releases
 def pin(store: Store, release_id: str, pinned: bool, actor: str) -> None:
     """Keep a release's files whatever `expendable` says, or no longer. Raises `ReleaseError`."""
     with store.write() as connection:
-        done = connection.execute(sa.update(_table).where(_table.c.id == release_id).values(pinned=pinned))
-        if not done.rowcount:
+        its_row = _table.c.id == release_id
+        before = connection.execute(sa.select(_table.c.pinned).where(its_row).with_for_update()).scalar()
+        if before is None:
             raise ReleaseError(f"there is no release {release_id!r}; `stillroom distill releases` shows them")
-        audit(connection, actor, "release.pin" if pinned else "release.unpin", release_id, {})
+        connection.execute(sa.update(_table).where(its_row).values(pinned=pinned))
+        change = {"before": {"pinned": before}, "after": {"pinned": pinned}}
+        audit(connection, actor, "release.pin" if pinned else "release.unpin", release_id, change)
 
 
 def expendable(store: Store, keep: int) -> list[Release]:
@@ -50,7 +53,8 @@ def mark_pruned(store: Store, release_id: str, actor: str) -> bool:
             return False
         values = {"summary": release.summary | {PRUNED: now_ms()}}
         connection.execute(sa.update(_table).where(_table.c.id == release_id).values(values))
-        audit(connection, actor, "release.prune", release_id, {"folder": release.folder})
+        change = {"before": {"files": release.folder}, "after": {"files": None}}
+        audit(connection, actor, "release.prune", release_id, {"folder": release.folder, **change})
     return True
 
 

@@ -10,17 +10,23 @@ __all__ = (
     "datasets",
     "events",
     "feedback",
+    "first_token_hourly",
     "job_events",
     "jobs",
     "keys",
     "labels",
     "latency_hourly",
+    "leases",
     "metadata",
     "releases",
     "replicas",
     "requests",
     "responses",
+    "student_hours",
     "usage_hourly",
+    "usage_rollups",
+    "webhook_deliveries",
+    "webhook_messages",
 )
 
 metadata = sa.MetaData(
@@ -35,7 +41,7 @@ requests = sa.Table(
     "requests",
     metadata,
     sa.Column("id", sa.String(64), primary_key=True),
-    sa.Column("created_at", sa.BigInteger, nullable=False, index=True),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
     sa.Column("key_id", sa.String(64)),
     sa.Column("endpoint", sa.String(32), nullable=False),
     sa.Column("model", sa.String(200), nullable=False),
@@ -61,7 +67,8 @@ requests = sa.Table(
     sa.Column("first_token_ms", sa.Float),
     sa.Column("tags", sa.JSON, nullable=False),
     sa.Column("trainable", sa.Boolean, nullable=False),
-    sa.Index("ix_requests_route_created_at", "route", "created_at"),
+    sa.Index("ix_requests_created_at_id", "created_at", "id"),
+    sa.Index("ix_requests_route_created_at_id", "route", "created_at", "id"),
 )
 
 contents = sa.Table(
@@ -97,6 +104,33 @@ latency_hourly = sa.Table(
     sa.Column("route", sa.String(16), primary_key=True),
     sa.Column("le_ms", sa.Integer, primary_key=True),
     sa.Column("requests", sa.BigInteger, nullable=False),
+)
+
+usage_rollups = sa.Table(
+    "usage_rollups",
+    metadata,
+    sa.Column("dimension", sa.String(16), primary_key=True),
+    sa.Column("step_ms", sa.BigInteger, primary_key=True),
+    sa.Column("at", sa.BigInteger, primary_key=True),
+    sa.Column("route", sa.String(16), primary_key=True),
+    sa.Column("value", sa.String(200), primary_key=True),
+    sa.Column("requests", sa.BigInteger, nullable=False),
+    sa.Column("errors", sa.BigInteger, nullable=False),
+    sa.Column("prompt_tokens", sa.BigInteger, nullable=False),
+    sa.Column("completion_tokens", sa.BigInteger, nullable=False),
+    sa.Column("cost_nano", sa.BigInteger, nullable=False),
+    sa.Column("baseline_nano", sa.BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+first_token_hourly = sa.Table(
+    "first_token_hourly",
+    metadata,
+    sa.Column("hour", sa.BigInteger, primary_key=True),
+    sa.Column("route", sa.String(16), primary_key=True),
+    sa.Column("le_ms", sa.Integer, primary_key=True),
+    sa.Column("requests", sa.BigInteger, nullable=False),
+    sqlite_with_rowid=False,
 )
 
 keys = sa.Table(
@@ -246,6 +280,14 @@ replicas = sa.Table(
     sa.Column("model", sa.String(200)),
 )
 
+student_hours = sa.Table(
+    "student_hours",
+    metadata,
+    sa.Column("hour", sa.BigInteger, primary_key=True),
+    sa.Column("release_id", sa.String(64), primary_key=True),
+    sa.Column("seconds", sa.Float, nullable=False),
+)
+
 audit = sa.Table(
     "audit",
     metadata,
@@ -265,4 +307,41 @@ events = sa.Table(
     sa.Column("kind", sa.String(32), nullable=False),
     sa.Column("subject", sa.String(200), nullable=False),
     sa.Column("data", sa.JSON, nullable=False),
+)
+
+leases = sa.Table(
+    "leases",
+    metadata,
+    sa.Column("name", sa.String(64), primary_key=True),
+    sa.Column("owner", sa.String(100), nullable=False),
+    sa.Column("until", sa.BigInteger, nullable=False),
+)
+
+webhook_messages = sa.Table(
+    "webhook_messages",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("message_id", sa.String(64), nullable=False, unique=True),
+    sa.Column("at", sa.BigInteger, nullable=False),
+    sa.Column("kind", sa.String(64), nullable=False),
+    sa.Column("subject", sa.String(200), nullable=False),
+    sa.Column("data", sa.JSON, nullable=False),
+    sa.Column("taken_at", sa.BigInteger, index=True),
+)
+
+webhook_deliveries = sa.Table(
+    "webhook_deliveries",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("message_id", sa.String(64), nullable=False),
+    sa.Column("endpoint", sa.String(64), nullable=False),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("due_at", sa.BigInteger),
+    sa.Column("last_status", sa.Integer),
+    sa.Column("last_error", sa.String(500)),
+    sa.Column("ended_at", sa.BigInteger),
+    sa.UniqueConstraint("message_id", "endpoint"),
+    sa.Index("ix_webhook_deliveries_endpoint_due_at", "endpoint", "due_at"),
 )

@@ -15,7 +15,7 @@ from sqlalchemy import event
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DisconnectionError, OperationalError
 
-__all__ = ("Store", "insert_into", "now_ms", "open_store", "sqlite_url")
+__all__ = ("Store", "insert_into", "insert_of", "now_ms", "open_store", "sqlite_url")
 
 BUSY_TIMEOUT_S = 30
 LOCKED_PAUSE_S = 0.05
@@ -53,7 +53,12 @@ class Store:
 
 def insert_into(connection: sa.Connection, table: sa.Table) -> Any:
     """An insert of the database's own kind, which can say what to do about a conflict."""
-    return (sqlite if connection.dialect.name == "sqlite" else postgresql).insert(table)
+    return insert_of(connection.dialect, table)
+
+
+def insert_of(dialect: sa.Dialect, table: sa.Table) -> Any:
+    """The same without a connection."""
+    return (sqlite if dialect.name == "sqlite" else postgresql).insert(table)
 
 
 def sqlite_url(home: Path) -> str:

@@ -1,7 +1,6 @@
 """The requests that may be trained on, by filters, streamed oldest first or fetched by id, in bounded memory."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
@@ -10,11 +9,11 @@ import sqlalchemy as sa
 from ledger import schema
 from ledger.feedback import correction_in
 from ledger.records import Content, decode_content
+from ledger.request_filters import TrainableFilters
 from ledger.store import Store
 
 __all__ = (
     "EVERYTHING",
-    "TrainableFilters",
     "fetch_trainable",
     "gone_from",
     "newest_trainable",
@@ -23,26 +22,6 @@ __all__ = (
 )
 
 IDS_AT_ONCE: Final = 500
-
-
-@dataclass(frozen=True, slots=True)
-class TrainableFilters:
-    """What is taken of the ledger; an empty one takes all. Times are milliseconds since the epoch."""
-
-    since: int = 0
-    until: int | None = None
-    """Taken are requests before it."""
-    tags: tuple[str, ...] = ()
-    """Requests with any of these."""
-    keys: tuple[str, ...] = ()
-    """Ids of API keys."""
-    routes: tuple[str, ...] = ()
-    reasons: tuple[str, ...] = ()
-    finish_reasons: tuple[str, ...] = ()
-    min_feedback: float | None = None
-    """Least score, 0 to 1, of the newest feedback; without one the request is left out."""
-
-
 EVERYTHING: Final = TrainableFilters()
 
 
@@ -167,8 +146,12 @@ def _trainable(filters: TrainableFilters) -> sa.Select[Any]:
 
 def _conditions(filters: TrainableFilters) -> list[sa.ColumnElement[bool]]:
     table = schema.requests
-    lists = {"key_id": filters.keys, "route": filters.routes, "reason": filters.reasons}
-    lists["finish_reason"] = filters.finish_reasons
+    lists: dict[str, tuple[str, ...]] = {
+        "key_id": filters.keys,
+        "route": filters.routes,
+        "reason": filters.reasons,
+        "finish_reason": filters.finish_reasons,
+    }
     conditions: list[sa.ColumnElement[bool]] = [table.c[name].in_(values) for name, values in lists.items() if values]
     if filters.since:
         conditions.append(table.c.created_at >= filters.since)

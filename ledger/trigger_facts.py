@@ -4,7 +4,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from ledger import schema
+from ledger import outbox, schema
 from ledger.jobs import ACTIVE_STATES, WAITING_STATES, Job
 from ledger.records import NANO
 from ledger.requests import usage_by
@@ -113,4 +113,5 @@ def note_once(store: Store, name: str, data: dict[str, Any], since: int) -> bool
         if any(each.get("why") == data["why"] for each in connection.execute(said).scalars()):
             return False
         connection.execute(sa.insert(table).values(at=now_ms(), kind=KIND, subject=name, data=data))
+        outbox.put(connection, f"trigger.{data['decision']}", name, {"trigger": name, **data})
     return True

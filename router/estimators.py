@@ -29,6 +29,7 @@ __all__ = (
     "curve",
     "estimate",
     "plain_agreement",
+    "weights",
 )
 
 Estimator: TypeAlias = Literal["ips", "snips", "dr"]
@@ -131,13 +132,13 @@ def estimate(log: Observed, cutoffs: Cutoffs, prices: Prices, estimator: Estimat
     """What these thresholds would have given on the requests of the log, which is not empty.
 
     The estimator is the agreement's; shares and costs hang on labels only below the present thresholds, and are `dr`.
-    Requests that the student answered without its confidence being read count as confident.
+    Requests that the student answered without its confidence being read stay the student's, from `hard` on.
     """
     confident = np.where(log.stream, cutoffs.confident, cutoffs.confident_end)
     passes = log.score >= cutoffs.hard
-    read = np.where(np.isnan(log.confidence) & log.student, 1.0, log.confidence)
+    read = np.where(np.isnan(log.confidence) & log.student, np.inf, log.confidence)
     sure = read >= confident  # False where it is not known
-    weight = _weights(log, log.asked)
+    weight = weights(log, log.asked)
     # where the student was never asked, the score stands in for the confidence it would have had
     guessed = np.where(log.tried, sure, log.score >= confident)
     untried = _Sample(
@@ -201,7 +202,7 @@ def calibration_error(log: Observed, of: Literal["score", "confidence"]) -> floa
     if not kept.any():
         return None
     order = np.argsort(p[kept], kind="stable")
-    weight = _weights(log, log.labelled)[kept][order]
+    weight = weights(log, log.labelled)[kept][order]
     p, agreed = p[kept][order], log.agreement[kept][order]
     total = weight.sum()
     bins = np.minimum((np.cumsum(weight) - weight / 2) * BINS // total, BINS - 1).astype(int)
@@ -213,7 +214,7 @@ def _disagreement(log: Observed, needed: Bools, sure: Bools, guessed: Bools) -> 
     """Of the answers that the student would have given: how much they differ from the teacher's."""
     read = np.where(np.isnan(log.confidence) | ~log.tried, log.score, log.confidence)
     z = np.where(sure, 1.0 - log.agreement, 0.0)
-    return _Sample(needed, z, log.labelled, _weights(log, log.labelled), np.where(guessed, 1.0 - read, 0.0))
+    return _Sample(needed, z, log.labelled, weights(log, log.labelled), np.where(guessed, 1.0 - read, 0.0))
 
 
 def _price(price: Price, tokens: Floats) -> Floats:
@@ -223,8 +224,8 @@ def _price(price: Price, tokens: Floats) -> Floats:
     return per_million / 1e6 + price.request
 
 
-def _weights(log: Observed, seen: Bools) -> Floats:
-    """1 / P(seen), 0 where not seen.
+def weights(log: Observed, seen: Bools) -> Floats:
+    """1 / P(seen), 0 where not seen; shape (n,).
 
     Answers that were asked for and are not compared yet are taken to be like the others of their kind.
     """

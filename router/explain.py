@@ -171,6 +171,7 @@ _REASONS: Final[dict[str, Callable[[_Facts], str]]] = {
     "budget": _budget,
     "pinned": _pinned,
     "explore": _explored,
+    "replay": lambda facts: f"A person asked the {facts.row['route']} an earlier request again, to see its answer.",
     "student_down": lambda _: "It was the student's, which was not there to answer, so that the teacher did.",
     "teacher_down": lambda _: "It was the teacher's, which was not there to answer, so that the student did.",
 }

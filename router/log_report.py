@@ -1,12 +1,13 @@
 """The router's report from the ledger: what is in force, how well it does by the labels, what else it could do."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
 
 from ledger import releases
-from ledger.observed import Observed, observed
+from ledger.observed import MAX_ROWS, Observed, observed
+from ledger.set_thresholds import set_on
 from ledger.store import Store
 from router.estimators import (
     ESTIMATORS,
@@ -20,9 +21,9 @@ from router.estimators import (
     plain_agreement,
 )
 from router.model import RouterFileError, RouterModel
-from router.thresholds import NEVER, Thresholds
+from router.thresholds import NEVER, Thresholds, in_force
 
-__all__ = ("ALL", "Asked", "LogReport", "log_report", "router_of")
+__all__ = ("ALL", "Asked", "LogReport", "cutoffs_of", "log_of", "log_report", "report_on", "router_of")
 
 ALL = "all"
 """Instead of a release's id: the requests of all of them."""
@@ -37,6 +38,8 @@ class Asked:
     release: str | None = None
     estimator: Estimator = "dr"
     points: int = 101
+    most: int = MAX_ROWS
+    """How many requests are read, the newest ones."""
 
 
 class LogReport(msgspec.Struct, frozen=True):
@@ -50,7 +53,7 @@ class LogReport(msgspec.Struct, frozen=True):
     labelled: int
     """For how many of them these are compared."""
     thresholds: Thresholds | None
-    """Those of the release; None where it has no router that can be read."""
+    """Those in force: the release's, or what a person set instead; None where it has no router that can be read."""
     in_force: dict[Estimator, Point]
     """The thresholds in force, by each estimator."""
     plain_agreement: float | None
@@ -67,11 +70,20 @@ def log_report(store: Store, asked: Asked) -> LogReport:
 
     Raises `ReleaseError` for a release that there is not.
     """
+    return report_on(*log_of(store, asked), store, asked)
+
+
+def log_of(store: Store, asked: Asked) -> tuple[Observed, str | None]:
+    """The requests of a report and their release. Raises as `log_report`."""
     release_id = _release(store, asked.release)
-    log = observed(store, asked.since, release_id)
+    return observed(store, asked.since, release_id, asked.most), release_id
+
+
+def report_on(log: Observed, release_id: str | None, store: Store, asked: Asked) -> LogReport:
+    """`log_report` of requests that are read already."""
     router = router_of(store, release_id)
     thresholds = router.thresholds if router else None
-    cutoffs = _cutoffs(thresholds)
+    cutoffs = cutoffs_of(thresholds)
     return LogReport(
         release=release_id,
         since=asked.since,
@@ -89,11 +101,27 @@ def log_report(store: Store, asked: Asked) -> LogReport:
 
 
 def router_of(store: Store, release_id: str | None) -> RouterModel | None:
-    """The router of a release; None where there is no such release, or its folder cannot be read any more."""
+    """The router of a release, by the thresholds that a person set where one has.
+
+    None where there is no such release, or its folder cannot be read any more.
+    """
+    if not release_id:
+        return None
     try:
-        return RouterModel.load(Path(releases.get(store, release_id).folder) / "router") if release_id else None
+        release = releases.get(store, release_id)
+        router = RouterModel.load(Path(release.folder) / "router")
     except (releases.ReleaseError, RouterFileError):
         return None
+    return replace(router, thresholds=in_force(router.thresholds, set_on(release)))
+
+
+def cutoffs_of(thresholds: Thresholds | None) -> Cutoffs | None:
+    """As the estimates take them."""
+    if thresholds is None:
+        return None
+    if not thresholds.feasible:
+        return Cutoffs(NEVER, NEVER, NEVER)
+    return Cutoffs(thresholds.hard, thresholds.confident, thresholds.confident_end)
 
 
 def _release(store: Store, wanted: str | None) -> str | None:
@@ -103,14 +131,6 @@ def _release(store: Store, wanted: str | None) -> str | None:
         return releases.get(store, wanted).id
     champion = releases.live(store)
     return champion.id if champion else None
-
-
-def _cutoffs(thresholds: Thresholds | None) -> Cutoffs | None:
-    if thresholds is None:
-        return None
-    if not thresholds.feasible:
-        return Cutoffs(NEVER, NEVER, NEVER)
-    return Cutoffs(thresholds.hard, thresholds.confident, thresholds.confident_end)
 
 
 def _in_force(log: Observed, cutoffs: Cutoffs | None, prices: Prices) -> dict[Estimator, Point]:

@@ -17,7 +17,7 @@ import httpx
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from ledger import releases, replicas
+from ledger import releases, replicas, student_hours
 from ledger.releases import Release
 from ledger.replicas import Replica
 from ledger.store import Store, now_ms
@@ -31,6 +31,8 @@ from serving.weights import WeightsError, resolve_weights
 __all__ = ("Fleet", "engine_options", "keeper_alive")
 
 RECONCILE_S: Final = 0.5
+HOURS_S: Final = 30.0
+"""How often the ledger is told how long servers ran: what a killed fleet forgets."""
 TURN_S: Final = 1.0
 """By then every gateway has read in the ledger that another release is live."""
 BASE: Final = "base"
@@ -61,6 +63,8 @@ class Fleet:
         self._students = Students(self.settings, self.logs, cache, self._changed)
         self._adapters = Adapters(cache, self._students.refuse)
         self._reported: set[str] = set()
+        self._ran: dict[str, float] = {}
+        self._looked = self._told = time.monotonic()
 
     def _changed(self, release_id: str, state: str) -> None:
         # looked up now: who is told may be named after the fleet is made
@@ -78,6 +82,7 @@ class Fleet:
             except TimeoutError:
                 continue
         await self._students.end()
+        await asyncio.to_thread(self._tell_hours)
         for replica_id in self._reported:
             await asyncio.to_thread(replicas.remove, self.store, replica_id)
 
@@ -94,6 +99,9 @@ class Fleet:
             await self._follow_processes(wanted, live)
         self._students.forget_ended()
         await asyncio.to_thread(self._report, list(self._rows(live)))
+        self._count_hours()
+        if self._looked - self._told >= HOURS_S:
+            await asyncio.to_thread(self._tell_hours)
 
     def _keeps(self, before: Release, live: Release | None) -> bool:
         """Whether what a rollback would bring back stays ready for it: an adapter does, a server for a while."""
@@ -213,6 +221,17 @@ class Fleet:
         for replica_id in self._reported - reported:
             replicas.remove(self.store, replica_id)
         self._reported = reported
+
+    def _count_hours(self) -> None:
+        """Every process counts since the last look, whatever its state: its machine is paid for."""
+        now, before = time.monotonic(), self._looked
+        self._looked = now
+        for student in self._students.running.values():
+            self._ran[student.name] = self._ran.get(student.name, 0.0) + now - before
+
+    def _tell_hours(self) -> None:
+        student_hours.add_seconds(self.store, self._ran)
+        self._ran, self._told = {}, self._looked
 
     @staticmethod
     def _id(name: str) -> str:

@@ -1,5 +1,6 @@
 """The ``[student]`` table of the settings."""
 
+from decimal import Decimal
 from typing import Literal
 
 import msgspec
@@ -28,6 +29,9 @@ class StudentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Whether the student takes requests with images."""
     price: Price = Price()
     """What the student costs."""
+    gpu_hour_cost: Decimal | None = None
+    """What an hour of one student server costs, its GPUs and machine together; ``cost plan --from-ledger`` then
+    counts the hours that servers ran. Unset: the student costs what ``price`` says."""
     device: str = "auto"
     """``cpu``, ``cuda`` or ``auto``."""
     engine_args: tuple[str, ...] = ()

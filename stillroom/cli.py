@@ -12,7 +12,7 @@ from ledger.jobs import JobError
 from ledger.keys import KeyNameError, PolicyError, ScopeError
 from ledger.releases import ReleaseError
 from serving.weights import WeightsError
-from stillroom.commands import cost, demo, distill, keys, ledger, router, run
+from stillroom.commands import cost, demo, distill, keys, ledger, router, run, webhooks
 from stillroom.commands.common import CommandFailed
 from stillroom.settings import SettingsError
 
@@ -28,7 +28,9 @@ def cli(context: click.Context, config: Path | None) -> None:
     context.obj = config
 
 
-for command in (*run.commands, keys.group, distill.group, ledger.group, router.group, cost.group, demo.command):
+for command in (
+    *run.commands, keys.group, distill.group, ledger.group, router.group, cost.group, webhooks.group, demo.command,
+):  # fmt: skip
     cli.add_command(command)
 
 

@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -16,7 +17,9 @@ from dashboards.pages import handlers as pages
 from gateway.app import build_app, reconfigure
 from gateway.parts import GatewayConfig
 from gateway.server import Server, ignore_signals, listen, make_server, settle_memory
+from gateway.webhook_endpoints import WebhookError
 from ledger.store import Store, open_store
+from stillroom.distilling import distilling
 from stillroom.output import unfailing
 from stillroom.settings import Settings, SettingsError, changed_settings
 
@@ -44,6 +47,8 @@ AT_START: Final = (
     "gateway.max_body_bytes",
     "gateway.max_header_bytes",
     "gateway.port",
+    "gateway.tracing",
+    "gateway.workers",
     "home",
     "store.",
     "student.device",
@@ -51,6 +56,7 @@ AT_START: Final = (
     "student.max_lora_rank",
     "student.swap",
     "student.weights",
+    "webhooks",
 )
 """What is read at the start of a process only. A gateway that asks for keys never ceases to while it listens."""
 
@@ -78,8 +84,8 @@ def open_ledger(settings: Settings) -> Store:
     return open_store(settings.store_url)
 
 
-def gateway_config(settings: Settings) -> GatewayConfig:
-    """The gateway's part of the settings."""
+def gateway_config(settings: Settings, siblings: Path | None = None) -> GatewayConfig:
+    """The gateway's part of the settings. ``siblings`` is the folder that its workers meet in, if there are any."""
     return GatewayConfig(
         gateway=settings.gateway,
         auth=settings.auth,
@@ -90,25 +96,32 @@ def gateway_config(settings: Settings) -> GatewayConfig:
         spool=settings.home_path / "spool",
         embeddings=settings.embeddings,
         trial=settings.distill.canary.trial,
+        siblings=siblings,
+        distilling=distilling(settings),
+        webhooks=settings.webhooks,
     )
 
 
-def build_gateway(settings: Settings, store: Store) -> Litestar:
-    """The gateway's application with the ops pages."""
-    return build_app(gateway_config(settings), store, pages)
+def build_gateway(settings: Settings, store: Store, siblings: Path | None = None) -> Litestar:
+    """The gateway's application with the ops pages. Raises `SettingsError` for a webhook without its secret."""
+    try:
+        return build_app(gateway_config(settings, siblings), store, pages)
+    except WebhookError as error:
+        raise SettingsError(str(error)) from error
 
 
-def run_gateway(settings: Settings, read_again: Callable[[], Settings]) -> None:
+def run_gateway(settings: Settings, read_again: Callable[[], Settings], siblings: Path | None = None) -> None:
     """Serve until SIGTERM or SIGINT: then stop accepting, let streams finish, flush the spool.
 
-    SIGHUP has the settings read again. Raises ``OSError`` where the address cannot be listened on.
+    SIGHUP has the settings read again. One of several workers shares the port with its ``siblings``. Raises
+    ``OSError`` where the address cannot be listened on.
     """
     # until there is a loop to take it, one that comes early must not end the process
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     store = open_ledger(settings)
-    app = build_gateway(settings, store)
+    app = build_gateway(settings, store, siblings)
     server = make_server(app, settings.gateway)
-    listener = listen(settings.gateway.host, settings.gateway.port)
+    listener = listen(settings.gateway.host, settings.gateway.port, shared=siblings is not None)
     settle_memory()
 
     async def serve() -> None:

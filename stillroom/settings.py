@@ -1,9 +1,12 @@
 """Settings: one TOML file, every value also by environment; unknown and ill-typed keys are refused."""
 
+import importlib.util
+import math
 import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
+from decimal import Decimal
 from pathlib import Path
 from types import UnionType
 from typing import Any, Final, cast, get_args, get_origin
@@ -16,7 +19,8 @@ from distill.data.settings import DATA_RANGES
 from distill.gate_settings import GATE_RANGES
 from distill.settings import ABOVE_ZERO, TRAINING_RANGES, DistillSettings
 from distill.trigger_settings import TRIGGER_RANGES
-from gateway.settings import AuthSettings, EmbeddingsSettings, GatewaySettings, TeacherSettings
+from gateway.settings import AuthSettings, EmbeddingsSettings, GatewaySettings, TeacherSettings, WebhookSettings
+from gateway.webhook_endpoints import problem_with
 from ledger.store import sqlite_url
 from router.comparators import AUTO, COMPARATORS, DEFERRED
 from router.settings import RouterSettings
@@ -34,8 +38,10 @@ WAIT: Final = (0.01, 86_400)
 RETRIES: Final = (0, 20)
 RANGES: Final[dict[str, tuple[float, float]]] = {
     "gateway.port": (0, 65_535),
+    "gateway.workers": (1, 256),
     "gateway.drain_delay_seconds": (0, 3_600),
     "gateway.max_in_flight": COUNT,
+    "gateway.tracing.sample_ratio": SHARE,
     "gateway.total_timeout_seconds": WAIT,
     "teacher.first_byte_timeout_seconds": WAIT,
     "teacher.total_timeout_seconds": WAIT,
@@ -105,6 +111,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Whether API keys are asked for."""
     store: StoreSettings = StoreSettings()
     """Where the ledger is kept."""
+    webhooks: tuple[WebhookSettings, ...] = ()
+    """Who is told of jobs, releases, canaries, drift and budgets."""
 
     @property
     def home_path(self) -> Path:
@@ -263,11 +271,13 @@ def _check(settings: Settings) -> None:
         _check_number(name, value)
     _check_comparators(settings)
     _check_adapters(settings)
+    _check_told(settings)
     for name, url in (
         ("teacher.base_url", settings.teacher.base_url),
         ("embeddings.base_url", settings.embeddings.base_url),
         *((f"teacher.fallbacks[{i}].base_url", each.base_url) for i, each in enumerate(settings.teacher.fallbacks)),
         ("student.base_url", settings.student.base_url),
+        ("gateway.tracing.endpoint", settings.gateway.tracing.endpoint),
     ):
         if url is not None and not _is_http_url(url):
             raise SettingsError(f"{name} = {url!r}: must be a URL as in http://127.0.0.1:8000/v1")
@@ -275,6 +285,14 @@ def _check(settings: Settings) -> None:
         _ = settings.home_path
     except (ValueError, RuntimeError, OSError) as error:
         raise SettingsError(f"home = {settings.home!r}: must be the path of a folder ({error})") from error
+
+
+def _check_told(settings: Settings) -> None:
+    """Who is told of requests and of events."""
+    if problem := problem_with(settings.webhooks):
+        raise SettingsError(problem)
+    if settings.gateway.tracing.endpoint is not None and importlib.util.find_spec("opentelemetry") is None:
+        raise SettingsError("gateway.tracing.endpoint needs OpenTelemetry: pip install 'stillroom[otel]'")
 
 
 def _check_adapters(settings: Settings) -> None:
@@ -314,6 +332,9 @@ def _numbers(table: msgspec.Struct, where: str) -> Iterator[tuple[str, float]]:
             for index, each in enumerate(cast("tuple[Any, ...]", value)):
                 if isinstance(each, msgspec.Struct):
                     yield from _numbers(each, f"{where}{name}[{index}].")
+        elif isinstance(value, Decimal):
+            # what is not finite refuses to be compared
+            yield f"{where}{name}", float(value) if value.is_finite() else math.nan
         elif isinstance(value, int | float) and not isinstance(value, bool):
             yield f"{where}{name}", value
 

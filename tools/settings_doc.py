@@ -6,6 +6,7 @@ import inspect
 import sys
 import types
 from collections.abc import Iterator
+from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args, get_origin
@@ -81,19 +82,25 @@ def is_struct(annotation: Any) -> bool:
 
 
 def field_docs(shape: type[msgspec.Struct]) -> dict[str, str]:
-    """The text below each field of a struct. Raises ``KeyError`` for a field without one."""
-    (body,) = (node.body for node in ast.parse(inspect.getsource(shape)).body if isinstance(node, ast.ClassDef))
+    """The text below each field of a struct or its bases. Raises ``KeyError`` for a field without one."""
+    bases = [base for base in shape.__mro__ if issubclass(base, msgspec.Struct) and base is not msgspec.Struct]
     found: dict[str, str] = {}
-    for field, below in pairwise(body):
-        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(below, ast.Expr):
-            text = ast.literal_eval(below.value)
-            found[field.target.id] = " ".join(inspect.cleandoc(text).replace("``", "`").split())
+    for base in reversed(bases):
+        (body,) = (node.body for node in ast.parse(inspect.getsource(base)).body if isinstance(node, ast.ClassDef))
+        for field, below in pairwise(body):
+            if (
+                isinstance(field, ast.AnnAssign)
+                and isinstance(field.target, ast.Name)
+                and isinstance(below, ast.Expr)
+            ):
+                text = ast.literal_eval(below.value)
+                found[field.target.id] = " ".join(inspect.cleandoc(text).replace("``", "`").split())
     return {name: found[name] for name in shape.__struct_fields__}
 
 
 def type_name(annotation: Any) -> str:
     """A type as somebody who writes TOML thinks of it."""
-    names = {str: "text", int: "integer", float: "number", bool: "true or false"}
+    names = {str: "text", int: "integer", float: "number", Decimal: "number", bool: "true or false"}
     if annotation in names:
         return names[annotation]
     if is_struct(annotation):
@@ -102,7 +109,8 @@ def type_name(annotation: Any) -> str:
     if origin in (types.UnionType, getattr(types, "Union", None)):
         return type_name(next(argument for argument in arguments if argument is not types.NoneType))
     if origin is tuple:
-        return f"list of {type_name(arguments[0])}s"
+        element = type_name(arguments[0])
+        return f"list of {element}" if element.startswith("`") else f"list of {element}s"
     if origin is dict:
         return f"table of {type_name(arguments[1])}s"
     return " or ".join(f'`"{argument}"`' for argument in arguments)

@@ -15,8 +15,9 @@ from distill.data.screening import Screen, not_sampled
 from distill.data.triggers import TriggerTables, answer_cluster, find_triggered, word_grams
 from distill.settings import DistillSettings
 from ledger.records import Content
+from ledger.request_filters import TrainableFilters
 from ledger.store import Store
-from ledger.trainable import TrainableFilters, fetch_trainable, stream_trainable, times_of_trainable
+from ledger.trainable import fetch_trainable, stream_trainable, times_of_trainable
 
 __all__ = ("SAY_EVERY", "Gathering", "Progress", "fetched", "row_of", "sample_texts")
 

@@ -16,6 +16,7 @@ from distill.collate import Example
 from distill.data.redaction import kinds_of, redact_row
 from distill.data.rows import HeldOut, Row, render
 from distill.data.settings import DataSettings
+from distill.local_teacher import Apart, LocalTokens
 from distill.target_report import TargetReport
 from distill.targets import explain, from_openai
 from distill.vocabulary import byte_vocabulary, special_tokens, token_bytes
@@ -32,6 +33,7 @@ class Written:
 
     settings: DataSettings
     tokenizer: Any
+    local: LocalTokens | None = None
     pii_map: Path | None = None
     on_row: Callable[[], None] = lambda: None
     redacted: Counter[str] = field(default_factory=Counter[str])
@@ -67,12 +69,23 @@ class Written:
         answer_ids = self.tokenizer(row.answer, add_special_tokens=False).input_ids
         answer_ids = [*answer_ids, self.tokenizer.eos_token_id]
         found = explain(answer_ids, self._bytes, from_openai(row.logprobs or ()), self._vocabulary)
-        self.targets.add(found, loss_for(row.logprobs, self.capabilities))
+        kind = loss_for(row.logprobs, found.aligned_share, self.capabilities)
+        apart = self._apart(row, answer_ids) if kind == "foreign" else None
+        if kind == "foreign" and apart is None:
+            kind = "byte_aligned" if row.logprobs else "hard"
+        self.targets.add(found, kind)
+        if apart is not None:
+            theirs = (apart.prompt_ids, apart.answer_ids, apart.own_ends, apart.ends)
+            return Example(prompt_ids, answer_ids, [], [], weight, *theirs)
         if not row.logprobs:
             return Example(prompt_ids, answer_ids, weight=weight)
         soft_ids = [list(target.ids) for target in found.targets]
         soft_logprobs = [list(target.logprobs) for target in found.targets]
         return Example(prompt_ids, answer_ids, soft_ids, soft_logprobs, weight)
+
+    def _apart(self, row: Row, answer_ids: list[int]) -> Apart | None:
+        own = [self._bytes[token] for token in answer_ids[:-1]]
+        return self.local.apart(row.messages, row.answer, own) if self.local else None
 
     @cached_property
     def _bytes(self) -> list[bytes]:
@@ -89,7 +102,7 @@ def write_train(path: Path, rows: Iterable[tuple[Row, float]], written: Written)
     import pyarrow.parquet as pq
 
     ints, floats = pa.list_(pa.int32()), pa.list_(pa.float32())
-    types = (ints, ints, pa.list_(ints), pa.list_(floats), pa.float32())
+    types = (ints, ints, pa.list_(ints), pa.list_(floats), pa.float32(), ints, ints, ints, ints)
     schema = pa.schema(list(zip(Example.__struct_fields__, types, strict=True)))
     count = 0
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:

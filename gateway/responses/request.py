@@ -8,7 +8,7 @@ from gateway.call import Call, Caller, Endpoint, begin_call
 from gateway.errors import BadRequest
 from gateway.responses.items import Item, Message, chat_messages, input_items, unsupported
 
-__all__ = ("Asking", "chat_body", "read_response", "response_id")
+__all__ = ("RESPONSES", "Asking", "chat_body", "read_response", "response_id")
 
 RESPONSES: Final = Endpoint("responses", "/chat/completions")
 LOGPROBS: Final = "message.output_text.logprobs"

@@ -13,7 +13,7 @@ import rich_click as click
 from distill.cost_history import days_until
 from distill.cost_plan import DAYS_A_MONTH, CostPlan, Day, Plan, Spending, intervals, measured, total
 from ledger.store import now_ms
-from stillroom.commands.common import CommandFailed, as_json, ledger_of, show_rows
+from stillroom.commands.common import CommandFailed, as_json, ledger_of, settings_of, show_rows
 
 __all__ = ("group",)
 
@@ -64,6 +64,10 @@ class Figures(msgspec.Struct, kw_only=True):
     break_even_teacher_cost: float | None
     pays: bool
     why: str
+    gpu_hours: float | None = None
+    """How long student servers ran in these days, where that is what the student costs."""
+    student_cost_by_price: float | None = None
+    """Then: what a request to it would have cost by its tokens' price."""
     monthly_beside: float | None = None
     days: float | None = None
     intervals: Ends | None = None
@@ -157,7 +161,8 @@ def _planned(asked: Asked) -> Figures:
 
 def _from_ledger(context: click.Context, asked: Asked, most: int) -> Figures:
     """As spent, or where a price or a share is given: as it would be, on the ledger's other figures."""
-    days = days_until(ledger_of(context), now_ms(), most)
+    hour_cost = settings_of(context).student.gpu_hour_cost
+    days = days_until(ledger_of(context), now_ms(), most, hour_cost)
     whole = total(days)
     if not whole.requests:
         raise CommandFailed(f"the ledger has no request of the last {most} days to count")
@@ -172,6 +177,9 @@ def _from_ledger(context: click.Context, asked: Asked, most: int) -> Figures:
     told, result = answer(whole)
     figures = _figures(told, result)
     figures.days = _plain(whole.length)
+    if whole.gpu_hours and asked.student_cost is None:
+        figures.gpu_hours = _plain(whole.gpu_hours)
+        figures.student_cost_by_price = _plain(whole.by_price / (whole.requests - whole.to_teacher))
     if as_spent:
         figures.monthly_beside = _plain(_monthly_beside(whole))
     if len(days) >= ENOUGH_DAYS:
@@ -259,6 +267,12 @@ def _show(figures: Figures) -> None:
         (f"a month after ({figures.accounting})", f"{figures.monthly_after:,.2f}", "monthly_after"),
         ("saving a month", f"{figures.saving:,.2f}", "saving"),
     ]
+    if figures.gpu_hours is not None:
+        by_price = f"{figures.student_cost_by_price:.6g}"
+        rows[3:3] = [
+            ("  from hours of its servers", f"{figures.gpu_hours:,.1f}", ""),
+            ("  by its tokens' price instead", by_price, ""),
+        ]
     if figures.monthly_beside is not None:
         rows.insert(-1, ("  of it to learn, unasked", f"{figures.monthly_beside:,.2f}", ""))
     shown = [{"": label, "value": value} | _interval(ends.get(name), ends != {}) for label, value, name in rows]

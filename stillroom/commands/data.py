@@ -11,14 +11,16 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from distill.capabilities import NOT_ALLOWED
+from distill.job_options import narrowed
 from ledger import releases
+from ledger.request_filters import DatedFilters
 from ledger.store import Store
 from stillroom.commands.common import CommandFailed, as_json, ledger_of, settings_of, show_rows
+from stillroom.commands.data_filters import filter_options, given_filters
 from stillroom.settings import Settings
 
 __all__ = ("data", "student_tokenizer")
 
-FILTERS = {"since", "until", "tags", "keys", "routes", "reasons", "finish_reasons", "min_feedback"}
 TAKEN = {"train": "to train on", "held_out": "held out"}
 
 
@@ -39,14 +41,7 @@ class _Bars:
 
 
 @click.command()
-@click.option("--since", help="Requests from then on: 2026-11-01, a time, or 30d ago.")
-@click.option("--until", help="Requests before then.")
-@click.option("--tag", "tags", multiple=True, help="Requests with this tag; may be repeated.")
-@click.option("--key", "keys", multiple=True, help="Requests of this API key's id; may be repeated.")
-@click.option("--route", "routes", multiple=True, type=click.Choice(["student", "teacher"]), help="Who answered.")
-@click.option("--reason", "reasons", multiple=True, help="Why it was routed there; may be repeated.")
-@click.option("--finish-reason", "finish_reasons", multiple=True, help="How the answer ended; may be repeated.")
-@click.option("--min-feedback", type=click.FloatRange(0, 1), help="Answers with feedback of at least this score.")
+@filter_options
 @click.option("--max-examples", type=click.IntRange(1), help="The most rows to train on.")
 @click.option("--output", type=click.Path(path_type=Path, file_okay=False), help="Folder; default: datasets in home.")
 @click.option("--pii-map", type=click.Path(path_type=Path, dir_okay=False), help="Keep what placeholders hide.")
@@ -81,10 +76,9 @@ def data(context: click.Context, dry_run: bool, as_json: bool, **options: Any) -
 
 
 def _chosen(settings: Settings, options: dict[str, Any]) -> Settings:
-    """The settings with what was given instead. Raises ``click.UsageError``."""
-    given = {name: value for name in FILTERS if (value := options[name]) not in (None, ())}
+    """The settings, narrowed by what was given. Raises ``click.UsageError``."""
     try:
-        kept = msgspec.structs.replace(settings.distill.data, **given)
+        kept = narrowed(settings.distill.data, DatedFilters(**given_filters(options)))
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     distill = msgspec.structs.replace(settings.distill, data=kept)

@@ -10,11 +10,14 @@ import rich_click as click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from distill.context import JobFailed
+from distill.job_options import as_asked
 from ledger import approvals, jobs, releases
 from ledger.jobs import Job
 from ledger.store import Store
 from stillroom.commands import canary, data, distill_report, job_control, release_files, targets
 from stillroom.commands.common import CommandFailed, actor, as_json, ledger_of, settings_of, show_rows, when
+from stillroom.commands.data_filters import filter_options, given_filters
 from stillroom.settings import Settings
 
 __all__ = ("JobProgress", "group")
@@ -69,8 +72,9 @@ class JobProgress:
                 f"  dataset: {data['train']} to train on, {data['held_out']} held out, "
                 f"{data['aligned_share']:.0%} of the tokens with soft targets, dropped {data['dropped'] or 'none'}"
             )
-        elif kind == "check":
-            self.bars.print(f"  {'passed' if data['passed'] else 'FAILED'}: {data['text']}")
+        elif kind in ("check", "warning"):
+            said = kind if kind == "warning" else "passed" if data["passed"] else "FAILED"
+            self.bars.print(f"  {said}: {data['text']}")
         elif kind == "state":
             self.bars.print(f"  {data['state'].replace('_', ' ')}")
 
@@ -89,15 +93,18 @@ class JobProgress:
 @click.option("--note", default="", help="Kept with the job.")
 @click.option("--max-examples", type=click.IntRange(1), help="Take so many examples at most.")
 @click.option("--start-from", type=click.Choice(["champion", "base"]), help="Instead of distill.start_from.")
+@filter_options
 @click.pass_context
-def run(context: click.Context, note: str, max_examples: int | None, start_from: str | None) -> None:
+def run(context: click.Context, **options: Any) -> None:
     """Distil a new release from the ledger, evaluate it, and let it go live if its gate passes.
 
-    Runs here, or in the worker of `stillroom up` where that is faster to take the job.
+    Runs here, or in the worker of `stillroom up` where that is faster to take the job. With filters its release waits
+    for `distill approve`: the gate has seen a part of the traffic.
     """
     settings = settings_of(context)
+    asked = _asked(settings, options)
     store = ledger_of(context)
-    job = jobs.create(store, "manual", actor(), _asked(note=note, max_examples=max_examples, start_from=start_from))
+    job = jobs.create(store, "manual", actor(), asked)
     progress = JobProgress(Console())
     click.echo(f"job {job.id}")
     with progress.bars:
@@ -115,8 +122,15 @@ def run(context: click.Context, note: str, max_examples: int | None, start_from:
         click.echo(f"release {ended.release_id} is live")
 
 
-def _asked(**options: Any) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if value}
+def _asked(settings: Settings, options: dict[str, Any]) -> dict[str, Any]:
+    """The job's own settings. Raises ``click.UsageError`` where they cannot be used."""
+    told = {name: options[name] for name in ("note", "max_examples", "start_from") if options[name]}
+    asked = told | given_filters(options)
+    try:
+        as_asked(settings.distill, asked)
+    except JobFailed as error:
+        raise click.UsageError(str(error)) from error
+    return asked
 
 
 async def _run_or_follow(settings: Settings, store: Store, job: Job, progress: JobProgress) -> None:

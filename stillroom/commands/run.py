@@ -2,11 +2,13 @@
 
 import asyncio
 import signal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import rich_click as click
 
+from gateway.server import listen
 from stillroom.commands.common import CommandFailed, settings_of
 from stillroom.compose import (
     build_fleet,
@@ -35,21 +37,42 @@ def up(context: click.Context) -> None:
     logs.mkdir(parents=True, exist_ok=True)
 
     async def run() -> int:
-        stop, reload = until_signalled(), asyncio.Event()
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload.set)
-        return await run_all(config, logs, (stop, reload), click.echo)
+        return await run_all(config, logs, _told(), click.echo)
 
     if asyncio.run(run()):
         raise CommandFailed("a part refused to start; its log says why")
 
 
+def _told() -> tuple[asyncio.Event, asyncio.Event]:
+    """Events of the running loop: to end, and to read the settings again."""
+    reload = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload.set)
+    return until_signalled(), reload
+
+
 @click.command()
+@click.option("--siblings", type=click.Path(path_type=Path), hidden=True, help="Folder that the workers meet in.")
 @click.pass_context
-def gateway(context: click.Context) -> None:
-    """Run the gateway alone. SIGHUP has it read its settings again."""
+def gateway(context: click.Context, siblings: Path | None) -> None:
+    """Run the gateway alone, in gateway.workers processes. SIGHUP has it read its settings again."""
     settings = settings_of(context)
     configure_logging()
-    run_gateway(settings, lambda: settings_of(context))
+    workers = settings.gateway.workers
+    if workers == 1 or siblings is not None:
+        run_gateway(settings, lambda: settings_of(context), siblings)
+        return
+    from stillroom.up import run_workers
+
+    open_ledger(settings).close()
+    # said once, before there are workers that could not say it
+    listen(settings.gateway.host, settings.gateway.port).close()
+    config: Path | None = context.find_root().obj
+
+    async def run() -> int:
+        return await run_workers(config, workers, _told(), partial(click.echo, err=True))
+
+    if asyncio.run(run()):
+        raise CommandFailed("a worker refused to start; the lines above say why")
 
 
 @click.command()

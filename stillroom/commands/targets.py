@@ -49,17 +49,21 @@ def _of_dataset(folder: Path) -> "tuple[TeacherCapabilities, TargetReport]":
 
 
 def _of_ledger(context: click.Context, limit: int) -> "tuple[TeacherCapabilities, TargetReport]":
+    from distill.local_teacher import local_tokens
     from distill.target_scan import scan
 
     settings, store = settings_of(context), ledger_of(context)
     tokenizer: Any = student_tokenizer(settings, store)
     found = fetch_trainable(store, newest_trainable(store, limit)).values()
-    return scan(((content.answer, content.teacher_logprobs) for _, content in found), tokenizer)
+    local = local_tokens(settings.distill.training.teacher_weights, tokenizer)
+    return scan(((content.answer, content.teacher_logprobs) for _, content in found), tokenizer, local)
 
 
 def _words(teacher: "TeacherCapabilities") -> str:
+    local = "; a local teacher with the student's tokenizer gives its whole distributions" if teacher.dense else ""
+    local = "; a local teacher with another tokenizer gives its own" if teacher.foreign else local
     if not teacher.gives_logprobs:
-        return f"the teacher gave no log-probabilities with {teacher.answers} answers"
+        return f"the teacher gave no log-probabilities with {teacher.answers} answers{local}"
     same = {
         None: "too few tokens to tell whether its vocabulary is the student's",
         True: "the student's own vocabulary",
@@ -67,5 +71,5 @@ def _words(teacher: "TeacherCapabilities") -> str:
     vocabulary = same.get(teacher.same_vocabulary, "another vocabulary than the student's")
     return (
         f"the teacher gave up to {teacher.top_logprobs} log-probabilities a token with {teacher.with_logprobs} of "
-        f"{teacher.answers} answers; {vocabulary}"
+        f"{teacher.answers} answers; {vocabulary}{local}"
     )

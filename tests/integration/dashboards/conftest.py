@@ -14,6 +14,9 @@ from ledger import keys
 from ledger.store import open_store
 from stillroom.compose import build_gateway
 from stillroom.settings import Settings
+from tests.gateway_fixtures import router
+
+__all__ = ("composed", "ops", "router", "served")
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from tests.gateway_fixtures import World
 
 
 def test_events_come_newest_first_and_by_kind(world: World):
-    assert world.get("/admin/v1/events", "read").json() == {"data": []}
+    assert world.get("/admin/v1/events", "read").json() == {"object": "list", "data": [], "has_more": False}
     events.add(world.store, "drift", "rel-1", {"drift": "score", "statistic": 0.4})
     events.add(world.store, "other", "rel-1", {})
     found = world.get("/admin/v1/events", "read").json()["data"]

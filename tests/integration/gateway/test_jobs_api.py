@@ -55,6 +55,14 @@ def test_a_job_takes_what_it_is_told_and_its_answer_says_where_it_is(world: Worl
     assert world.get(answer.headers["location"], "read").json()["job"]["state"] == "queued"
 
 
+def test_a_job_keeps_its_filters_and_the_same_ones_again_are_the_same_job(world: World):
+    filters = {"tags": ["support"], "keys": ["key_1"], "routes": ["teacher"], "since": "30d", "min_feedback": 0.5}
+    answers = [post(world, "", filters, **{"idempotency-key": "filtered"}) for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [202, 202]
+    assert len({answer.json()["id"] for answer in answers}) == 1
+    assert jobs.get(world.store, answers[0].json()["id"]).settings == filters
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -65,6 +73,12 @@ def test_a_job_takes_what_it_is_told_and_its_answer_says_where_it_is(world: Worl
         {"start_from": "/etc"},
         {"note": "x" * 2_001},
         {"training": {}},
+        {"languages": ["en"]},
+        {"tag": "support"},
+        {"tags": "support"},
+        {"routes": ["cache"]},
+        {"since": "yesterday"},
+        {"min_feedback": 1.5},
     ],
 )
 def test_a_job_takes_nothing_that_would_change_its_gate(module_world: World, body: dict[str, Any]):

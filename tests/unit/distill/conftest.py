@@ -1,7 +1,7 @@
 """A tiny random Llama with a byte-level tokenizer, as a model folder, and rows for it."""
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -86,7 +86,7 @@ def make_rows(count: int, soft: int = 3) -> list[Example]:
     return rows
 
 
-def save_tokenizer(folder: Path) -> None:
+def save_tokenizer(folder: Path, words: Sequence[str] = WORDS) -> None:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -96,7 +96,7 @@ def save_tokenizer(folder: Path) -> None:
         special_tokens=["<end>"],
         show_progress=False,
     )
-    tokenizer.train_from_iterator([" ".join(WORDS)] * 5, trainer)
+    tokenizer.train_from_iterator([" ".join(words)] * 5, trainer)
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>", pad_token="<end>")
     fast.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"
     fast.save_pretrained(folder)

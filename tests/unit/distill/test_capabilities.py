@@ -3,6 +3,7 @@
 import pytest
 
 from distill.capabilities import TeacherCapabilities, detect, loss_for
+from distill.local_teacher import LocalTokens, ends_of
 from distill.target_report import TargetReport
 from distill.target_scan import scan
 from distill.targets import TeacherToken, explain
@@ -62,10 +63,38 @@ def test_a_teacher_without_logprobs_gives_hard_labels():
         ({"tokens": 1_000, "same_tokens": 990}, True, "byte_aligned"),
         ({"tokens": 99, "same_tokens": 99}, True, "byte_aligned"),
         ({"tokens": 1_000, "same_tokens": 1_000}, False, "hard"),
+        ({"foreign": True, "tokens": 1_000, "same_tokens": 1_000}, True, "top_k"),
+        ({"foreign": True}, True, "byte_aligned"),
+        ({"foreign": True}, False, "foreign"),
     ],
 )
 def test_the_best_loss_that_the_log_allows_is_chosen(given, has_log, kind):
-    assert loss_for([1] if has_log else None, TeacherCapabilities(**given)) == kind
+    assert loss_for([1] if has_log else None, 0.6, TeacherCapabilities(**given)) == kind
+
+
+def test_a_row_of_which_little_is_aligned_is_a_foreign_local_teachers_if_there_is_one():
+    assert loss_for([1], 0.4, TeacherCapabilities(foreign=True)) == "foreign"
+    assert loss_for([1], 0.4, TeacherCapabilities()) == "byte_aligned"
+
+
+@pytest.mark.parametrize(("is_foreign", "rows"), [(False, {"dense": 2}), (True, {"foreign": 2})])
+def test_a_local_teacher_is_recorded_and_takes_the_rows_that_nothing_was_logged_of(is_foreign, rows):
+    teacher, report = scan([("card", None), ("late", [])], TOKENIZER, LocalTokens(TOKENIZER, is_foreign))
+    assert (teacher.dense, teacher.foreign, report.rows) == (not is_foreign, is_foreign, rows)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "answer", "ends"),
+    [
+        ([b"un", b"happy"], "unhappy", [2, 7, 8]),
+        ([b" un", b"happy"], "unhappy", [2, 7, 8]),
+        (["\u00e9".encode()[:1], "\u00e9".encode()[1:]], "\u00e9", [1, 2, 3]),
+        ([b"un"], "unhappy", None),
+        ([b"xun", b"happy"], "unhappy", None),
+    ],
+)
+def test_tokens_end_on_bytes_of_the_answer_or_do_not_spell_it(pieces, answer, ends):
+    assert ends_of(pieces, answer) == ends
 
 
 def test_the_share_of_the_mass_that_is_kept_is_of_positions_with_a_target():

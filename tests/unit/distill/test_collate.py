@@ -42,6 +42,29 @@ def test_a_batch_without_soft_targets_has_none():
     assert batch["soft_ids"].dtype == torch.long
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_rows_that_a_foreign_teacher_reads_are_there_in_its_tokens_and_know_their_place(packed: bool):
+    read = [Example([5], [7, 0], [], [], 1.0, [11, 12], [13, 14, 10], [2, 3], [1, 2, 3]), Example([5], [0])]
+    read.append(Example([6, 6, 6], [8, 0], [], [], 1.0, [15], [16, 10], [1, 2], [1, 2]))
+    batch = collate(read, pad_id=1, multiple_of=1, packed=packed)
+    apart = {name: batch[name].tolist() for name in ("rows", "ends", "teacher_rows", "teacher_ends")}
+    labels = batch["labels"][batch["labels"] != -100].tolist()
+    if packed:  # the longest comes first
+        assert labels == [8, 0, 7, 0, 0]
+        assert apart["rows"] == [0, 0, 1, 1, -1]
+        assert apart["ends"] == [1, 2, 2, 3, -1]
+        assert apart["teacher_ends"] == [1, 2, 1, 2, 3]
+    else:
+        assert labels == [7, 0, 0, 8, 0]
+        assert apart["rows"] == [0, 0, -1, 1, 1]
+        assert apart["ends"] == [2, 3, -1, 1, 2]
+        assert batch["teacher_ids"].tolist() == [[11, 12, 13, 14, 10], [15, 16, 10, 0, 0]]
+        assert batch["teacher_mask"].sum(1).tolist() == [5, 3]
+        assert batch["teacher_labels"].tolist() == [[-100, -100, 13, 14, 10], [-100, 16, 10, -100, -100]]
+        assert apart["teacher_rows"] == [0, 0, 0, 1, 1]
+    assert "rows" not in collate([Example([5], [0])], pad_id=1)
+
+
 @pytest.mark.parametrize(
     "fields",
     [
@@ -50,11 +73,13 @@ def test_a_batch_without_soft_targets_has_none():
         {"prompt_ids": [1], "answer_ids": [1, 2], "soft_ids": [[1]], "soft_logprobs": [[-1.0]]},
         {"prompt_ids": [1], "answer_ids": [1], "soft_ids": [[1]], "soft_logprobs": [[-1.0, -2.0]]},
         {"prompt_ids": [1], "answer_ids": [1], "soft_ids": [[1]], "soft_logprobs": []},
+        {"prompt_ids": [1], "answer_ids": [1], "teacher_prompt_ids": [1], "teacher_answer_ids": [1]},
+        {"prompt_ids": [1], "answer_ids": [1], "ends": [1], "teacher_answer_ids": [1], "teacher_ends": [1]},
     ],
-    ids=["no prompt", "no answer", "too few targets", "more logs than ids", "no logs"],
+    ids=["no prompt", "no answer", "too few targets", "more logs than ids", "no logs", "no ends", "no prompt of it"],
 )
 def test_a_row_that_cannot_be_trained_on_is_refused(fields: dict[str, Any]):
-    with pytest.raises(ValueError, match=r"example|soft"):
+    with pytest.raises(ValueError, match=r"example|soft|teacher"):
         Example(**fields)
     with pytest.raises(msgspec.ValidationError):
         msgspec.json.decode(json.dumps(fields), type=Example)

@@ -8,8 +8,15 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from distill import divergences
-from distill.foreign import aligned_groups, merged_probabilities, sorted_distance, universal_logit_distance
-from distill.on_policy import discounted_sum, prefix_weights
+from distill.foreign import (
+    Side,
+    aligned_groups,
+    answers_distance,
+    merged_probabilities,
+    sorted_distance,
+    universal_logit_distance,
+)
+from distill.on_policy import discounted_sum, long_term_loss
 
 SEEDS = st.integers(0, 2**31)
 CUTS = st.sets(st.integers(1, 30), min_size=1, max_size=12).map(sorted)
@@ -100,6 +107,37 @@ def test_no_token_has_no_group():
     assert merged_probabilities(torch.zeros(0, 3), none, none).shape == (0, 3)
 
 
+def test_answers_are_compared_one_by_one_where_both_sides_end_and_not_at_all_where_the_teacher_has_none():
+    # the second answer is the student's alone; "unhappy" of the third is cut as above
+    mine = Side(
+        randn(6, 7),
+        torch.tensor([1, 2, 3, 4, 5, 6]),
+        torch.tensor([3, 4, 9, 2, 7, 8]),
+        torch.tensor([0, 0, -1, 1, 1, 1]),
+    )
+    theirs = Side(
+        randn(6, 5, seed=1),
+        torch.tensor([0, 1, 2, 3, 4, 0]),
+        torch.tensor([3, 4, 4, 5, 7, 8]),
+        torch.tensor([0, 0, 1, 1, 1, 1]),
+    )
+    found = answers_distance(mine, theirs, 2.0)
+    alike = universal_logit_distance(mine.logits[[0, 1, 5]], theirs.logits[[0, 1, 5]], 2.0)
+    torch.testing.assert_close(found[[0, 1, 5]], alike)
+    assert found[2] == -1
+    q, p = (side.logits.div(2).softmax(-1) for side in (mine, theirs))
+    merged = sorted_distance((q[4] * q[3, 4])[None], (p[4] * p[2, 2] * p[3, 3])[None])
+    torch.testing.assert_close(found[3:5], merged.expand(2))
+
+
+def test_the_gradient_of_answers_is_right():
+    ids, ends, rows = torch.tensor([1, 2, 0]), torch.tensor([1, 3, 4]), torch.tensor([0, 0, 1])
+    theirs = Side(randn(3, 4, seed=1), ids, torch.tensor([2, 3, 4]), rows)
+    assert torch.autograd.gradcheck(
+        lambda x: answers_distance(Side(x, ids, ends, rows), theirs), randn(3, 5).requires_grad_()
+    )
+
+
 @given(st.lists(st.floats(-5, 5), min_size=1, max_size=8), st.floats(0, 1))
 def test_a_discounted_sum_obeys_its_recursion(rewards: list[float], gamma: float):
     values = torch.tensor([rewards], dtype=torch.float64)
@@ -119,9 +157,30 @@ def test_the_advantage_of_what_the_student_says_lowers_its_reverse_divergence():
     torch.testing.assert_close(exact, drawn)
 
 
-@given(st.lists(st.floats(-5, 5), min_size=1, max_size=8), st.floats(0, 3))
-def test_prefix_weights_fall_from_one_and_gamma_to_no_less_than_one(advantages: list[float], gamma: float):
-    weights = prefix_weights(torch.tensor([advantages], dtype=torch.float64), gamma)[0]
-    assert (weights >= 1 - 1e-12).all()
-    assert (weights[1:] <= weights[:-1] + 1e-12).all()
-    assert weights[0].item() == pytest.approx(1 + gamma if any(advantages) else 1)
+def test_the_two_terms_of_a_sampled_answer_are_the_gradient_of_the_whole_answers_divergence():
+    # three tokens of a vocabulary of 2: the logits of each depend on what was said before
+    said = [[a, b, c] for a in range(2) for b in range(2) for c in range(2)]
+    places = [[0, 1 + a, 3 + 2 * a + b] for a, b, _ in said]
+    student, teacher = randn(7, 2).requires_grad_(), randn(7, 2, seed=1)
+    answers, at = torch.tensor(said), torch.tensor(places)
+    log_q, log_p = (each.log_softmax(-1)[at].gather(-1, answers[..., None])[..., 0] for each in (student, teacher))
+    chance = log_q.sum(-1).exp()
+    (exact,) = torch.autograd.grad((chance * (log_q - log_p).sum(-1)).sum(), student, retain_graph=True)
+    keep = torch.ones(8, 3, dtype=torch.bool)
+    later = long_term_loss(student[at].flatten(0, 1), teacher[at].flatten(0, 1), answers.flatten(), keep, 1.0)
+    # without the length normalisation: times the number of tokens that follow
+    later = later.view(8, 3) * torch.tensor([2.0, 1.0, 0.0])
+    q, p = student.log_softmax(-1)[at], teacher.log_softmax(-1)[at]
+    single = (q.exp() * (q - p)).sum(-1)
+    (sampled,) = torch.autograd.grad((chance.detach() * (single + later).sum(-1)).sum(), student)
+    torch.testing.assert_close(exact, sampled)
+
+
+def test_what_follows_a_token_is_its_own_rows_and_ends_with_it():
+    keep = torch.tensor([[False, True, True, False], [True, True, False, False]])
+    student, teacher, labels = randn(4, 3).requires_grad_(), randn(4, 3, seed=1), torch.tensor([0, 1, 2, 0])
+    rewards = (teacher.log_softmax(-1) - student.log_softmax(-1)).gather(-1, labels[:, None])[:, 0].detach()
+    log_q = student.log_softmax(-1).gather(-1, labels[:, None])[:, 0]
+    found = long_term_loss(student, teacher, labels, keep, 0.5)
+    expected = torch.stack([-rewards[1] * log_q[0], log_q[1] * 0, -rewards[3] * log_q[2], log_q[3] * 0])
+    torch.testing.assert_close(found, expected)

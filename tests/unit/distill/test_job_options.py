@@ -6,10 +6,11 @@ import pytest
 
 from distill import disk
 from distill.context import JobFailed
+from distill.data.settings import DataSettings
 from distill.job_options import as_asked
 from distill.settings import DistillSettings
 
-SETTINGS = DistillSettings(max_examples=1_000, start_from="champion")
+SETTINGS = DistillSettings(max_examples=1_000, start_from="champion", data=DataSettings(tags=("a", "b")))
 
 
 def test_a_job_lowers_the_number_of_examples_and_never_raises_it():
@@ -22,7 +23,32 @@ def test_a_job_says_what_it_starts_from():
     assert as_asked(SETTINGS, {"start_from": "base"}).start_from == "base"
 
 
-@pytest.mark.parametrize("asked", [{"min_agreement": 0}, {"start_from": "/etc"}, {"max_examples": 0}])
+def test_a_job_with_filters_takes_less_and_waits_for_a_person():
+    settings = DistillSettings(
+        approval="auto", data=DataSettings(tags=("a", "b"), min_feedback=0.4, since="1970-01-09")
+    )
+    asked = {"tags": ["b"], "routes": ["teacher"], "min_feedback": 0.2, "since": "1970-01-02", "until": "1970-02-01"}
+    job = as_asked(settings, asked)
+    data = job.data
+    assert (data.tags, data.routes, data.min_feedback) == (("b",), ("teacher",), 0.4)
+    assert (data.since, data.until) == ("1970-01-09", "1970-02-01")
+    assert (job.approval, as_asked(settings, {"note": "x"}).approval) == ("manual", "auto")
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"min_agreement": 0},
+        {"start_from": "/etc"},
+        {"max_examples": 0},
+        {"tag": "a"},
+        {"tags": "a"},
+        {"tags": ["c"]},
+        {"routes": ["cache"]},
+        {"since": "soon"},
+        {"min_feedback": 2},
+    ],
+)
 def test_a_row_that_asks_for_anything_else_fails_the_job(asked: dict[str, object]):
     with pytest.raises(JobFailed, match="the job's own settings cannot be used"):
         as_asked(SETTINGS, asked)

@@ -116,7 +116,8 @@ def test_who_made_and_revoked_a_key_is_in_the_audit(store):
     keys.revoke(store, "shop", "ben")
     newest, oldest = audit.entries(store)
     assert (oldest["actor"], oldest["action"], oldest["subject"]) == ("ann", "key.create", key.id)
-    assert oldest["detail"] == {"name": "shop", "scopes": ["read"]}
+    made = {"name": "shop", "scopes": ["read"]}
+    assert oldest["detail"] == {"name": "shop", "before": None, "after": made}
     assert (newest["actor"], newest["action"], newest["subject"]) == ("ben", "key.revoke", key.id)
     assert audit.entries(store, limit=1) == [newest]
 
@@ -185,6 +186,7 @@ def test_an_update_changes_what_it_names_and_none_sets_back(store):
     entry = audit.entries(store)[0]
     assert (entry["actor"], entry["action"], entry["subject"]) == ("ben", "key.update", key.id)
     assert entry["detail"] == {
+        "name": "shop",
         "before": {"owner": "ann", "max_concurrent": 3},
         "after": {"owner": "ann", "budget_day": 2.0},
     }

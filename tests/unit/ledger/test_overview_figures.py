@@ -7,9 +7,10 @@ import pytest
 from ledger import labels
 from ledger import overview_figures as figures
 from ledger.labels import Label
-from ledger.overview_figures import KeySpend, Span
+from ledger.overview_figures import KeySpend, Span, Timing
 from ledger.records import NANO
-from ledger.requests import HOUR_MS, Usage, insert_records, latency_quantile
+from ledger.requests import Usage, insert_records, latency_quantile
+from ledger.rollups import HOUR_MS
 from tests.unit.ledger.rows import a_store, row
 
 DAY_MS = 24 * HOUR_MS
@@ -111,15 +112,18 @@ def test_the_interval_of_the_saving_holds_the_truth_and_needs_hours():
 
 def test_latencies_are_those_of_the_histogram(store):
     insert_records(store, [row(f"r{i}", latency_ms=float(i)) for i in range(200)])
-    found = figures.latencies(store, ALL)
-    assert found == {"teacher": tuple(latency_quantile(store, "teacher", q) for q in (0.5, 0.95, 0.99))}
+    quantiles = tuple(latency_quantile(store, "teacher", q) for q in (0.5, 0.95, 0.99))
+    assert figures.latencies(store, ALL) == {"teacher": Timing(quantiles, 200)}
 
 
-def test_the_first_token_is_timed_of_those_that_have_one(store):
-    rows = [row(f"r{i}", first_token_ms=float(i) if i else None) for i in range(101)]
-    insert_records(store, [*rows, row("s", route="student", first_token_ms=9_999.0)])
-    assert figures.first_token(store, ALL, "teacher") == ((50.0, 95.0, 99.0), 100)
-    assert figures.first_token(store, Span(0, 1), "teacher") == ((), 0)
+def test_the_first_token_is_timed_of_all_requests_that_have_one(store):
+    """Evenly spread from 1 to 5,000 ms, so that the quantiles of the buckets are those of the requests."""
+    rows = [row(f"r{i}", first_token_ms=float(i) if i else None, content=None) for i in range(5_001)]
+    insert_records(store, [*rows, row("s", route="student", first_token_ms=9_999.0), row("i", reason="imported")])
+    found = figures.first_tokens(store, ALL)
+    assert found["teacher"].quantiles == pytest.approx((2_500, 4_750, 4_950), abs=2)
+    assert (found["teacher"].n, found["student"].n) == (5_000, 1)
+    assert figures.first_tokens(store, Span(5 * HOUR_MS, NOON)) == {}
 
 
 def agreement(store) -> figures.Agreement | None:

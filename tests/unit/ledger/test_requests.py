@@ -9,17 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ledger.records import Content
-from ledger.requests import (
-    HOUR_MS,
-    LATENCY_BUCKETS_MS,
-    Usage,
-    count,
-    expire_contents,
-    get,
-    insert_records,
-    latency_quantile,
-    usage_by,
-)
+from ledger.requests import Usage, count, expire_contents, get, insert_records, latency_quantile, usage_by
+from ledger.rollups import HOUR_MS, LATENCY_BUCKETS_MS
 from ledger.trainable import stream_trainable
 from tests.unit.ledger.rows import a_store, row
 

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 import rich_click as click
+import sqlalchemy as sa
 from click.testing import CliRunner, Result
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ledger import schema
 from ledger.requests import insert_records
 from ledger.store import now_ms, open_store, sqlite_url
 from stillroom.cli import cli
@@ -133,6 +135,32 @@ def home(tmp_path: Path) -> Path:
     insert_records(store, [*with_days, beside])
     store.close()
     return tmp_path
+
+
+def test_the_hours_that_servers_ran_are_what_the_student_costs_where_an_hour_has_a_price(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("STILLROOM_STUDENT__GPU_HOUR_COST", "2.10")
+    by_price = figures("--from-ledger", home)
+    assert (by_price["student_cost"], by_price["gpu_hours"]) == (0.1, None), "no hour of a server is recorded yet"
+    store = open_store(sqlite_url(home))
+    hour = now_ms() // 3_600_000 * 3_600_000
+    with store.write() as connection:
+        ran = [{"hour": hour - n * 3_600_000, "release_id": "r1", "seconds": 1_800.0} for n in range(8 * 24)]
+        connection.execute(sa.insert(schema.student_hours), ran)
+    store.close()
+    found = figures("--from-ledger", home)
+    answered = sum(9 + day for day in range(8))
+    assert 7.9 < found["days"] <= 8
+    assert found["gpu_hours"] == 96
+    assert found["student_cost"] == pytest.approx(96 * 2.10 / answered, rel=1e-6)
+    assert found["student_cost_by_price"] == 0.1
+    on_teacher = 2 * (8 + 1)
+    assert found["monthly_after"] == pytest.approx(30 * (on_teacher + 96 * 2.10) / found["days"], rel=1e-6)
+    low, high = found["intervals"]["student_cost"]
+    assert low < found["student_cost"] < high
+    assert "by its tokens' price instead" in run("--from-ledger", home).output
+    assert figures("--from-ledger --student-cost 0.5", home)["student_cost"] == 0.5
 
 
 def test_the_ledger_says_what_was_spent_and_saved(home: Path):

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from ledger import datasets
+from ledger import datasets, jobs
 from ledger.requests import insert_records
 from ledger.store import open_store, sqlite_url
 from stillroom.cli import cli
@@ -34,10 +34,10 @@ def home(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(home: Path, *words: str, **settings: Any) -> Result:
+def run(home: Path, *words: str, command: str = "data", **settings: Any) -> Result:
     environment = {"STILLROOM_HOME": str(home), "STILLROOM_STUDENT__WEIGHTS": str(home / "weights")}
     environment |= {"STILLROOM_DISTILL__MIN_EXAMPLES": "1"} | settings
-    return CliRunner().invoke(cli, ["distill", "data", *words], env=environment)
+    return CliRunner().invoke(cli, ["distill", command, *words], env=environment)
 
 
 def figures(result: Result) -> dict[str, Any]:
@@ -91,13 +91,27 @@ def test_a_table_says_what_was_taken_and_why_the_rest_was_not(home: Path):
     [
         pytest.param(["--since", "yesterday"], "'yesterday' is no time", id="time"),
         pytest.param(["--min-feedback", "2"], "2.0 is not in the range", id="feedback"),
+        pytest.param(
+            ["--tag", "b"], "'b' is not among a, which distill.data.tags takes", id="tag beyond the settings"
+        ),
         pytest.param(["--output", "{home}/weights"], "is not empty", id="folder in use"),
     ],
 )
 def test_what_cannot_be_meant_is_a_usage_error(home: Path, words: list[str], why: str):
-    result = run(home, *(word.format(home=home) for word in words))
+    result = run(home, *(word.format(home=home) for word in words), STILLROOM_DISTILL__DATA__TAGS='["a"]')
     assert result.exit_code == 2
-    assert why in result.output
+    assert why in " ".join(result.output.replace("│", " ").split())
+
+
+def test_a_job_takes_the_same_filters_keeps_them_and_trains_on_what_they_leave(home: Path):
+    refused = run(home, "--tag", "b", command="run", STILLROOM_DISTILL__DATA__TAGS='["a"]')
+    assert (refused.exit_code, "is not among a" in refused.output) == (2, True)
+    words = ("--tag", "unheard of", "--since", "30d", "--max-examples", "9")
+    assert "0 teacher answers can be trained on" in str(run(home, *words, command="run").exception)
+    store = open_store(sqlite_url(home))
+    (job,) = jobs.list_jobs(store)
+    store.close()
+    assert job.settings == {"tags": ["unheard of"], "since": "30d", "max_examples": 9}
 
 
 def test_too_few_rows_are_a_failure_with_the_reasons(home: Path):

@@ -2,6 +2,7 @@
 
 import datetime
 import math
+from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -62,7 +63,24 @@ def test_a_whole_file_is_read(tmp_path):
     assert found.store_url.endswith("/there/ledger.sqlite")
 
 
+def test_the_price_of_a_server_hour_is_exact(tmp_path):
+    assert load(tmp_path, "[student]\ngpu_hour_cost = 2.10").student.gpu_hour_cost == Decimal("2.1")
+    assert load(tmp_path, "", STILLROOM_STUDENT__GPU_HOUR_COST="0.123456789").student.gpu_hour_cost == Decimal(
+        "0.123456789"
+    )
+
+
 REFUSED = {
+    "no price of an hour": (
+        '[student]\ngpu_hour_cost = "NaN"',
+        "student.gpu_hour_cost = nan: must be between 0 and 1e+12",
+    ),
+    "a price of an hour below 0": ("[student]\ngpu_hour_cost = -1", "student.gpu_hour_cost = -1.0: must be between"),
+    "a password in MLflow's address": (
+        '[distill]\nmlflow_uri = "https://a:b@mlflow"',
+        "mlflow_uri holds a user or a password",
+    ),
+    "a route that is none": ('[distill.data]\nroutes = ["cache"]', "distill.data.routes[0] = 'cache'"),
     "an unknown key": (
         "[gateway]\nprot = 1",
         "unknown setting gateway.prot = 1; allowed here: drain_delay_seconds, drain_seconds, host, ",

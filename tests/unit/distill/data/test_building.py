@@ -3,9 +3,11 @@
 import json
 import stat
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import sqlalchemy as sa
 from transformers import AutoTokenizer
@@ -13,11 +15,13 @@ from transformers import AutoTokenizer
 from distill.collate import read_examples
 from distill.data.settings import DataSettings
 from distill.dataset import Building, DatasetError, Manifest, build_dataset, dataset_id_of, read_held_out
-from distill.settings import DistillSettings
+from distill.settings import DistillSettings, TrainingSettings
 from ledger import datasets, schema
+from ledger.request_filters import TrainableFilters
 from ledger.requests import expire_contents, insert_records
 from ledger.store import Store, open_store, sqlite_url
-from ledger.trainable import TrainableFilters, fetch_trainable, stream_trainable, times_of_trainable
+from ledger.trainable import fetch_trainable, stream_trainable, times_of_trainable
+from tests.unit.distill.conftest import save_tokenizer
 from tests.unit.distill.data.rows import EXACT, record
 
 
@@ -107,11 +111,56 @@ def test_what_is_older_than_the_last_dataset_is_replayed_in_its_share(store: Sto
     assert manifest.dropped["replay_share"] > 0
 
 
+def test_a_local_teacher_of_other_tokens_reads_each_row_in_its_own(store: Store, tokenizer: Any, tmp_path: Path):
+    (tmp_path / "teacher").mkdir()
+    save_tokenizer(tmp_path / "teacher", ["quite", "another", "language"])
+    insert_records(store, [record(f"parcel {n}", f"lost \u00fcber {n}") for n in range(60)])
+    made = building(store, tokenizer)
+    training = TrainingSettings(teacher_weights=str(tmp_path / "teacher"))
+    made = replace(made, settings=msgspec.structs.replace(made.settings, training=training))
+    manifest = build_dataset(made, tmp_path / "dataset")
+    assert (manifest.teacher.dense, manifest.teacher.foreign) == (False, True)
+    assert manifest.targets.rows == {"foreign": manifest.train}
+    theirs = AutoTokenizer.from_pretrained(tmp_path / "teacher")
+    for each in read_examples(tmp_path / "dataset" / "train.parquet"):
+        assert tokenizer.decode(each.answer_ids) == theirs.decode(each.teacher_answer_ids)
+        assert tokenizer.decode(each.prompt_ids) == theirs.decode(each.teacher_prompt_ids)
+        assert each.ends[-1] == each.teacher_ends[-1] == len(theirs.decode(each.teacher_answer_ids[:-1]).encode()) + 1
+
+
+def test_a_local_teacher_of_the_students_tokens_is_recorded_as_dense(
+    store: Store, tokenizer: Any, tiny: Path, tmp_path: Path
+):
+    insert_records(store, [record(f"parcel {n}", "lost") for n in range(60)])
+    made = building(store, tokenizer)
+    for folder, kind in ((str(tiny), "dense"), (str(tmp_path / "nowhere"), None)):
+        training = TrainingSettings(teacher_weights=folder)
+        chosen = replace(made, settings=msgspec.structs.replace(made.settings, training=training))
+        if kind is None:
+            with pytest.raises(DatasetError, match=r"teacher_weights = .* has no tokenizer"):
+                build_dataset(chosen, tmp_path / "none")
+            continue
+        manifest = build_dataset(chosen, tmp_path / kind)
+        assert manifest.teacher.dense
+        assert manifest.targets.rows == {"dense": manifest.train}
+
+
+def test_each_thing_that_is_done_is_said_to_be_over(store: Store, tokenizer: Any, tmp_path: Path):
+    insert_records(store, [record(f"parcel {n}", "lost") for n in range(60)])
+    said: dict[str, tuple[int, int]] = {}
+
+    def hear(what: str, done: int, of: int) -> None:
+        said[what] = (done, of)
+
+    build_dataset(building(store, tokenizer, on_progress=hear), tmp_path / "dataset")
+    assert said == {"reading": (60, 60), "choosing": (60, 60), "writing": (60, 60)}
+
+
 def test_content_that_goes_between_the_passes_is_left_out_and_counted(store: Store, tokenizer: Any, tmp_path: Path):
     insert_records(store, [record(f"parcel {n}", "lost", created_at=n) for n in range(60)])
 
-    def expire(what: str, _done: int, _of: int) -> None:
-        if what == "choosing":
+    def expire(what: str, done: int, of: int) -> None:
+        if what == "choosing" and done == of:
             expire_contents(store, 20)
 
     manifest = build_dataset(building(store, tokenizer, on_progress=expire), tmp_path / "dataset")

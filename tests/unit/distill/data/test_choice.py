@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distill.data.settings import DataSettings, moment_ms
+from distill.data.settings import DataSettings
 from distill.data.weights import MOST, effective_size, priority_sample, weights_of
 from distill.settings import DistillSettings
 from tests.unit.distill.data.rows import Split, row, split
@@ -113,21 +113,6 @@ def test_the_replay_share_is_filled_by_the_newest_of_the_old_rows():
     assert min(each.created_at for each in chosen.train.values()) == 30
     without = split(rows, settings(40, replay_share=0.25))
     assert old_share(without, 50) == (0, 40), "before the first dataset nothing is replayed"
-
-
-@pytest.mark.parametrize(
-    ("text", "ms"),
-    [
-        pytest.param("1970-01-02", 86_400_000, id="date"),
-        pytest.param("1970-01-01T00:00:01+00:00", 1_000, id="time"),
-        pytest.param("1970-01-01T02:00:00+02:00", 0, id="zone"),
-        pytest.param("2d", 10 * 86_400_000 - 2 * 86_400_000, id="days ago"),
-        pytest.param("12h", 10 * 86_400_000 - 12 * 3_600_000, id="hours ago"),
-        pytest.param(None, None, id="unset"),
-    ],
-)
-def test_a_moment_is_a_date_a_time_or_some_time_ago(text: str | None, ms: int | None):
-    assert moment_ms(text, 10 * 86_400_000) == ms
 
 
 @pytest.mark.parametrize("changes", [{"since": "soon"}, {"until": "2d3"}, {"phone_region": "de"}])

@@ -1,0 +1,200 @@
+"""What is measured of a ledger, each in a process of its own: its peak memory is then that phase's."""
+
+import itertools
+import resource
+import statistics
+import threading
+import time
+from array import array
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Final
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import event
+
+from bench.ledger.recount import differences
+from bench.ledger.traffic import DAYS, RARE_KEY, RARE_TAG, traffic
+from dashboards import overview, overview_tables
+from dashboards.ranges import TimeRange
+from ledger import explorer, migrations, schema
+from ledger.explorer import Filters, Place, Wanted
+from ledger.ingest import BATCH
+from ledger.requests import count, expire_contents, insert_records
+from ledger.rollups import DAY_MS
+from ledger.store import Store, now_ms, open_store, sqlite_url
+
+__all__ = ("PHASES",)
+
+FILL_BATCH: Final = 20_000
+PLAIN_ROWS: Final = 20_000
+"""So many go in as a gateway's do, before and after the filling: in batches of `BATCH`, each on the disk."""
+TIMES: Final = 7
+BEFORE: Final = "0004"
+
+Figures = dict[str, Any]
+
+
+def insert(home: Path, rows: int) -> Figures:
+    """Into a new ledger, and into the same again once it is full."""
+    store = open_store(sqlite_url(home))
+    records = traffic(max(rows, PLAIN_ROWS), now_ms(), seed=rows)
+    some = list(itertools.islice(records, PLAIN_ROWS))
+    seconds = _took(lambda: [insert_records(store, batch) for batch in _batches(some, BATCH)])
+    cpu = _cpu(lambda: insert_records(store, list(itertools.islice(records, BATCH))))
+    return {"rows_per_second": PLAIN_ROWS / seconds, "cpu_us_per_row": cpu / BATCH * 1e6, "holds": count(store)}
+
+
+def fill(home: Path, rows: int) -> Figures:
+    """The ledger's own inserts in large batches, without waiting for the disk: a power cut would spoil it."""
+    store = open_store(sqlite_url(home))
+    store.close()
+    event.listen(store.engine, "connect", _in_a_hurry)
+    begins = time.monotonic()
+    new = sum(insert_records(store, batch) for batch in _batches(traffic(rows, now_ms()), FILL_BATCH))
+    seconds = time.monotonic() - begins
+    store.close()
+    size = (home / "ledger.sqlite").stat().st_size
+    return {"rows": new, "rows_per_second": new / seconds, "bytes": size, "bytes_per_row": size / count(store)}
+
+
+def read_overview(home: Path, _rows: int) -> Figures:
+    """Everything that the page reads, and its tables, by group: milliseconds the first time, and the median."""
+    store, now = open_store(sqlite_url(home)), now_ms()
+    found: Figures = {}
+    for group in overview_tables.GROUPS:
+        for days in (1, DAYS):
+            asked = overview.Asked(TimeRange(f"{days}d", now - days * DAY_MS + 1, now), group, 0.9)
+            found[f"{group}, {days} d"] = _times(lambda asked=asked: _overview(store, asked))
+    return found
+
+
+def _overview(store: Store, asked: overview.Asked) -> None:
+    found = overview.read_figures(store, asked)
+    for table in overview_tables.tables(found, asked.group, "").values():
+        _ = table.plain
+
+
+def explore(home: Path, _rows: int) -> Figures:
+    """Pages of the explorer: the newest ones, and those from the middle of the time on."""
+    store, middle = open_store(sqlite_url(home)), now_ms() - DAYS * DAY_MS // 2
+    with store.read() as connection:
+        some = connection.execute(sa.select(schema.requests.c.id).limit(1)).scalar_one()
+    filters = {
+        "all": Filters(),
+        "one id": Filters(id=some),
+        "route": Filters(route="student"),
+        "status error": Filters(status="error"),
+        "reason budget": Filters(reason="budget"),
+        "the rarest key": Filters(key=RARE_KEY),
+        "the rarest tag": Filters(tag=RARE_TAG),
+        "model": Filters(model="gpt-4o-mini"),
+        "score": Filters(score_min=0.999),
+        "key, route and tag": Filters(key=RARE_KEY, route="student", tag="batch"),
+        "text found often": Filters(text="refund"),
+        "text found never": Filters(text="aardvark"),
+    }
+    found: Figures = {}
+    for (name, each), before in itertools.product(filters.items(), (None, Place(middle, ""))):
+        wanted = Wanted(before)
+        label = name if before is None else f"{name}, from {DAYS // 2} days ago"
+        found[label] = _times(lambda each=each, wanted=wanted: explorer.page(store, each, wanted))
+    return found
+
+
+def recount(home: Path, _rows: int) -> Figures:
+    """Two days, one of them the newest: every row of the rollups against the requests."""
+    store, today = open_store(sqlite_url(home)), now_ms() // DAY_MS * DAY_MS
+    days = [(today, today + DAY_MS), (today - 40 * DAY_MS, today - 39 * DAY_MS)]
+    begins = time.monotonic()
+    wrong = [line for since, until in days for line in differences(store, since, until)]
+    return {"differences": len(wrong), "seconds": time.monotonic() - begins, "first": wrong[:1]}
+
+
+def expire(home: Path, _rows: int) -> Figures:
+    """The content of the oldest tenth, and how long others waited to write meanwhile."""
+    store, waits, done = open_store(sqlite_url(home)), array("d"), threading.Event()
+    other = threading.Thread(target=_write_often, args=(store, waits, done))
+    other.start()
+    begins = time.monotonic()
+    deleted = expire_contents(store, now_ms() - (DAYS - DAYS // 10) * DAY_MS)
+    seconds = time.monotonic() - begins
+    done.set()
+    other.join()
+    waited = {"waits": len(waits), "wait_median_ms": statistics.median(waits), "wait_longest_ms": max(waits)}
+    return {"contents": deleted, "rows_per_second": deleted / seconds, **waited}
+
+
+def _write_often(store: Store, waits: "array[float]", done: threading.Event) -> None:
+    """Take the lock, and note how many ms that took, until all is done."""
+    while not done.wait(0.02):
+        begins = time.perf_counter()
+        with store.write():
+            waits.append(1000 * (time.perf_counter() - begins))
+
+
+def migrate(home: Path, _rows: int) -> Figures:
+    """Down to before these rollups, and up again."""
+    store = open_store(sqlite_url(home))
+    rows = count(store)
+    down = _took(lambda: _move(store, command.downgrade, BEFORE))
+    up = _took(lambda: _move(store, command.upgrade, "head"))
+    return {"rows": rows, "down_seconds": down, "up_seconds": up, "up_rows_per_second": rows / up}
+
+
+def _move(store: Store, move: Callable[[Config, str], object], revision: str) -> None:
+    config = Config()
+    config.set_main_option("script_location", migrations.__path__[0])
+    with store.write() as connection:
+        config.attributes["connection"] = connection
+        move(config, revision)
+
+
+def _in_a_hurry(connection: Any, _record: Any) -> None:
+    connection.execute("PRAGMA synchronous=OFF")
+    connection.execute("PRAGMA cache_size=-2000000")
+    connection.execute("PRAGMA wal_autocheckpoint=200000")
+
+
+def _batches(records: Iterable[Any], size: int) -> Iterable[list[Any]]:
+    each = iter(records)
+    while batch := list(itertools.islice(each, size)):
+        yield batch
+
+
+def _times(call: Callable[[], object]) -> Figures:
+    took = [1000 * _took(call) for _ in range(TIMES)]
+    return {"first_ms": took[0], "median_ms": statistics.median(took)}
+
+
+def _took(call: Callable[[], object]) -> float:
+    begins = time.perf_counter()
+    call()
+    return time.perf_counter() - begins
+
+
+def _cpu(call: Callable[[], object]) -> float:
+    begins = time.process_time()
+    call()
+    return time.process_time() - begins
+
+
+def measured(phase: Callable[[Path, int], Figures], home: Path, rows: int) -> Figures:
+    """A phase's figures, with this process's peak memory (MiB)."""
+    found = phase(home, rows)
+    return {**found, "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+
+
+PHASES: Final[dict[str, Callable[[Path, int], Figures]]] = {
+    "insert": insert,
+    "fill": fill,
+    "insert when full": insert,
+    "overview": read_overview,
+    "explorer": explore,
+    "recount": recount,
+    "expire": expire,
+    "migrate": migrate,
+}
+"""In the order that they are measured in."""
