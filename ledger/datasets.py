@@ -8,6 +8,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from ledger import schema
+from ledger.newest import behind, newest_first
 from ledger.store import Store, insert_into
 
 __all__ = (
@@ -96,11 +97,10 @@ def datasets_page(store: Store, filters: Filters, limit: int, after: str | None 
         statement = statement.where(table.c.flagged_at.is_not(None) == filters.flagged)
     with store.read() as connection:
         if after is not None:
-            at = connection.execute(sa.select(table.c.created_at).where(table.c.id == after)).scalar()
-            if at is None:
+            place = behind(connection, table, after)
+            if place is None:
                 raise DatasetError(f"there is no dataset {after!r}")
-            behind = sa.and_(table.c.created_at == at, table.c.id < after)
-            statement = statement.where(sa.or_(table.c.created_at < at, behind))
+            statement = statement.where(place)
         return [Dataset(*row) for row in connection.execute(statement)]
 
 
@@ -126,7 +126,7 @@ def flag(connection: sa.Connection, dataset_ids: Sequence[str], at: int) -> None
 
 
 def _newest_first() -> sa.Select[Any]:
-    return sa.select(schema.datasets).order_by(schema.datasets.c.created_at.desc(), schema.datasets.c.id.desc())
+    return sa.select(schema.datasets).order_by(*newest_first(schema.datasets))
 
 
 def _first(store: Store, statement: sa.Select[Any]) -> Dataset | None:

@@ -7,6 +7,7 @@ import sqlalchemy as sa
 
 from ledger import schema
 from ledger.jobs import Job, JobError
+from ledger.newest import behind, newest_first
 from ledger.store import Store
 
 __all__ = ("MOST_POINTS", "History", "history", "jobs_page")
@@ -34,16 +35,15 @@ class History:
 def jobs_page(store: Store, limit: int, before: str | None = None, state: str | None = None) -> list[Job]:
     """Jobs, newest first, those behind the one named ``before``, of one state or of all. Raises `JobError`."""
     table = schema.jobs
-    statement = sa.select(table).order_by(table.c.created_at.desc(), table.c.id).limit(limit)
+    statement = sa.select(table).order_by(*newest_first(table)).limit(limit)
     if state is not None:
         statement = statement.where(table.c.state == state)
     with store.read() as connection:
         if before is not None:
-            at = connection.execute(sa.select(table.c.created_at).where(table.c.id == before)).scalar()
-            if at is None:
+            place = behind(connection, table, before)
+            if place is None:
                 raise JobError(f"there is no job {before!r}")
-            behind = sa.and_(table.c.created_at == at, table.c.id > before)
-            statement = statement.where(sa.or_(table.c.created_at < at, behind))
+            statement = statement.where(place)
         return [Job(*row) for row in connection.execute(statement)]
 
 

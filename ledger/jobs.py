@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from ledger import outbox, schema
 from ledger.audit import record as audit
 from ledger.canary_close import close
+from ledger.newest import newest_first
 from ledger.store import Store, insert_into, now_ms
 
 __all__ = (
@@ -40,7 +41,7 @@ ID_DIGITS: Final = 16
 ACTIVE_STATES: Final = ("queued", "building", "training", "evaluating")
 WAITING_STATES: Final = ("awaiting_approval", "canary")
 FINAL_STATES: Final = ("live", "rejected", "failed", "cancelled", "rolled_back")
-_NEWEST_FIRST: Final = (schema.jobs.c.created_at.desc(), schema.jobs.c.id)
+_NEWEST_FIRST: Final = newest_first(schema.jobs)
 
 
 class JobError(ValueError):

@@ -12,6 +12,7 @@ from ledger import schema
 from ledger.canaries import Canary
 from ledger.dataset_preview import spent_on
 from ledger.distilling import Distilling
+from ledger.newest import behind, newest_first
 from ledger.overview_figures import saving_interval
 from ledger.records import NANO, UNASKED
 from ledger.releases import Release, ReleaseError
@@ -107,14 +108,13 @@ def trials_of(store: Store, release_id: str) -> list[Canary]:
 def releases_page(store: Store, limit: int, before: str | None = None, state: str | None = None) -> list[Release]:
     """Releases, newest first, those behind the one named ``before``, of one state or all. Raises `ReleaseError`."""
     table = schema.releases
-    statement = sa.select(table).order_by(table.c.created_at.desc(), table.c.id.desc()).limit(limit)
+    statement = sa.select(table).order_by(*newest_first(table)).limit(limit)
     if state is not None:
         statement = statement.where(table.c.state == state)
     with store.read() as connection:
         if before is not None:
-            at = connection.execute(sa.select(table.c.created_at).where(table.c.id == before)).scalar()
-            if at is None:
+            place = behind(connection, table, before)
+            if place is None:
                 raise ReleaseError(f"there is no release {before!r}")
-            behind = sa.and_(table.c.created_at == at, table.c.id < before)
-            statement = statement.where(sa.or_(table.c.created_at < at, behind))
+            statement = statement.where(place)
         return [Release(*row) for row in connection.execute(statement)]
