@@ -198,7 +198,7 @@ def _says(body: bytes, needle: str) -> bool:
     try:
         written = decompressed(body)
         # most contents are passed over without being decoded; beyond ASCII, what is written folds to other letters
-        if written.isascii() and json.dumps(needle)[1:-1].encode() not in written.lower():
+        if written.isascii() and msgspec.json.encode(needle)[1:-1] not in written.lower():
             return False
         said = _decoder.decode(written)
     except (msgspec.MsgspecError, zstandard.ZstdError):

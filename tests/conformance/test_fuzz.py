@@ -21,7 +21,8 @@ from schemathesis.schemas import APIOperation
 
 from gateway.app import GatewayConfig
 from gateway.settings import EmbeddingsSettings
-from ledger import jobs, keys
+from ledger import jobs, keys, outbox
+from ledger.store import Store, now_ms
 from tests.gateway_fixtures import EASY, RELEASE, World, running_world
 from tests.scripted_upstream import Script, ScriptedUpstream
 
@@ -74,12 +75,21 @@ def known(world: World) -> dict[str, list[str]]:
     return {
         "key_id": [keys.create(world.store, "victim", ["inference"], "test")[0].id],
         "job_id": [jobs.create(world.store, "test", "test", {}).id],
+        "delivery_id": [delivery(world.store)],
         "release_id": [RELEASE],
         "request_id": [request_id],
         "response_id": responses,
         "name": ["auto", "cheap"],
         "model": ["auto", "student", "teacher", "cheap"],
     }
+
+
+def delivery(store: Store) -> str:
+    """The id of one that waits for a receiver."""
+    with store.write() as connection:
+        outbox.put(connection, "alert.test", "test", {})
+    outbox.take_up(store, lambda _kind: ["pager"], now_ms())
+    return str(outbox.deliveries(store, limit=1)[0].id)
 
 
 def served(world: World) -> dict[str, Any]:
