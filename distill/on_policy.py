@@ -5,7 +5,7 @@ from torch import Tensor
 
 from distill.divergences import picked_logprobs
 
-__all__ = ("discounted_sum", "long_term_loss")
+__all__ = ("discounted_sum", "long_term_loss", "prefix_weights", "token_rewards")
 
 
 def discounted_sum(values: Tensor, gamma: float) -> Tensor:
@@ -28,9 +28,43 @@ def discounted_sum(values: Tensor, gamma: float) -> Tensor:
     return values @ torch.triu(values.new_tensor(gamma) ** later).T
 
 
-def long_term_loss(
-    student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, keep: Tensor, gamma: float
-) -> Tensor:
+def token_rewards(student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, keep: Tensor) -> Tensor:
+    """log p(y_t) - log q(y_t) of the sampled tokens, without a gradient.
+
+    Args:
+        student_logits: (N, V) at the N labels, in the order of ``keep``.
+        teacher_logits: (N, V) at the same ones.
+        labels: (N,) the tokens that were sampled.
+        keep: (B, T) bool, N times true: where they are, each row's one after the other.
+
+    Returns:
+        (B, T), 0 where there is no token.
+    """
+    with torch.no_grad():
+        q, p = (picked_logprobs(each, labels.unsqueeze(-1))[:, 0] for each in (student_logits, teacher_logits))
+    return q.new_zeros(keep.shape).masked_scatter(keep, p - q)
+
+
+def prefix_weights(rewards: Tensor, extra: float) -> Tensor:
+    """What each token of a sampled answer counts: most where the answer has not left the teacher's ways yet.
+
+    w_t = 1 + extra * (sum over i >= t of abs(r_i)) / (sum over all i of abs(r_i)), and 1 where the sum is 0: extra is
+    multiplied by the share of the disagreement that is still to come (arXiv:2606.22600; TRL's IW-OPD trainer).
+
+    Args:
+        rewards: (B, T) of `token_rewards`.
+        extra: At least 0.
+
+    Returns:
+        (B, T), from 1 to 1 + extra.
+    """
+    size = rewards.abs()
+    left = size.flip(-1).cumsum(-1).flip(-1)
+    whole = left[:, :1]
+    return 1.0 + extra * left / whole.masked_fill(whole == 0.0, 1.0)
+
+
+def long_term_loss(student_logits: Tensor, rewards: Tensor, labels: Tensor, keep: Tensor, gamma: float) -> Tensor:
     """What a sampled token does to KL(q ∥ p) of those after it: -A_(t+1) log q(y_t), A without a gradient.
 
     Together with KL(q ∥ p) at each token it is MiniLLM's gradient (arXiv:2306.08543, section 2.2: single-step
@@ -38,7 +72,7 @@ def long_term_loss(
 
     Args:
         student_logits: (N, V) at the N labels, in the order of ``keep``.
-        teacher_logits: (N, V) at the same ones.
+        rewards: (B, T) of `token_rewards`.
         labels: (N,) the tokens that were sampled.
         keep: (B, T) bool, N times true: where they are, each row's one after the other.
         gamma: In [0, 1]; each further token counts so much less.
@@ -46,9 +80,7 @@ def long_term_loss(
     Returns:
         (N,).
     """
-    log_q, log_p = (picked_logprobs(each, labels.unsqueeze(-1))[:, 0] for each in (student_logits, teacher_logits))
-    rewards = log_q.new_zeros(keep.shape).masked_scatter(keep, (log_p - log_q).detach())
     # at least 1 where there is a token
     tokens = discounted_sum(keep.to(rewards.dtype), gamma).clamp(min=1.0)
     advantage = torch.nn.functional.pad((discounted_sum(rewards, gamma) / tokens)[:, 1:], (0, 1))
-    return -advantage[keep] * log_q
+    return -advantage[keep] * picked_logprobs(student_logits, labels.unsqueeze(-1))[:, 0]

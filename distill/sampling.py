@@ -56,8 +56,14 @@ def sampled_batch(
         drawn = cast("Any", model).generate(ids, attention_mask=mask, generation_config=_generation(model, sampling))
     model.train(training)
     answers = [_ended(row, end_ids(model)) for row in drawn[:, width:].tolist()]
-    made = collate([Example(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)], pad, 1)
+    rows = zip(prompts, answers, _row_weights(batch), strict=True)
+    made = collate([Example(prompt, answer, weight=weight) for prompt, answer, weight in rows], pad, 1)
     return {name: tensor.to(model.device) for name, tensor in made.items()} | {"sampled": torch.tensor(True)}
+
+
+def _row_weights(batch: dict[str, Tensor]) -> list[float]:
+    counts = (batch["labels"] != IGNORED).sum(-1)
+    return batch["weights"][counts.cumsum(0) - counts].tolist()
 
 
 def _generation(model: PreTrainedModel, sampling: Sampling) -> GenerationConfig:

@@ -27,6 +27,7 @@ TRAINING_RANGES: Final[dict[str, tuple[float, float]]] = {
     "beta": (0, 1),
     "on_policy_share": (0, 1),
     "on_policy_gamma": (0, 1),
+    "on_policy_early": (0, 1e3),
     "sample_tokens": (1, 1e6),
     "sample_temperature": (0, 1e12),
     "lora_rank": (1, 1e6),
@@ -86,6 +87,9 @@ class TrainingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     on_policy_gamma: float | None = None
     """With ``reverse_kl``: a sampled token also answers for what comes after it, each further token by this factor
     less (MiniLLM); unset compares token by token (GKD)."""
+    on_policy_early: float = 0.0
+    """What the first token of a sampled answer counts above 1; a later one this times the share of the answer's
+    disagreement with the teacher that is still to come (IW-OPD; 0.5 there)."""
     sample_tokens: int = 128
     """Longest answer that the student samples in such a step."""
     sample_temperature: float = 1.0
@@ -128,6 +132,8 @@ class TrainingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError("on_policy_share needs teacher_weights: a local teacher that scores what is sampled")
         if self.on_policy_share and self.batching == "packed":
             raise ValueError('on_policy_share needs batching = "bucketed"')
+        if self.on_policy_early and not self.on_policy_share:
+            raise ValueError("on_policy_early needs on_policy_share: it weighs the tokens of sampled answers")
         if self.on_policy_gamma is not None and not (self.on_policy_share and self.divergence == "reverse_kl"):
             raise ValueError('on_policy_gamma needs on_policy_share and divergence = "reverse_kl"')
         if self.batch_size % max(1, self.accumulation_steps):

@@ -121,7 +121,9 @@ def load_teacher(config: TrainConfig, student: Path) -> LocalTeacher | None:
     if torch.cuda.is_available():
         cast("nn.Module", model).cuda()
     sampling = Sampling(config.sample_tokens, config.sample_temperature, config.seed)
-    return LocalTeacher(model, config.on_policy_share, sampling, is_foreign, config.on_policy_gamma)
+    return LocalTeacher(
+        model, config.on_policy_share, sampling, is_foreign, config.on_policy_gamma, config.on_policy_early
+    )
 
 
 def merged(model: PeftModel, source: Path) -> nn.Module:

@@ -18,7 +18,7 @@ from distill.collate import IGNORED, BucketSampler, Selected
 from distill.foreign import Side, answers_distance
 from distill.loss_settings import LossSettings
 from distill.losses import Targets, dense_distillation_loss, distillation_loss
-from distill.on_policy import long_term_loss
+from distill.on_policy import long_term_loss, prefix_weights, token_rewards
 from distill.sampling import Sampling, sampled_batch
 
 __all__ = (
@@ -49,6 +49,8 @@ class LocalTeacher:
     is_foreign: bool = False
     gamma: float | None = None
     """Of `long_term_loss` in sampled answers; None leaves it out."""
+    early: float = 0.0
+    """Of `prefix_weights` in sampled answers."""
 
 
 def freeze_embeddings(model: PreTrainedModel) -> None:
@@ -176,16 +178,31 @@ class DistillTrainer(Trainer):
                 targets = replace(targets, distances=distances)
             loss = distillation_loss(outputs.logits, targets, self.loss_settings, num_items_in_batch)
         else:
-            settings = replace(self.loss_settings, alpha=1.0) if "sampled" in inputs else self.loss_settings
             scores = _scores(self.teacher.model, _entering(inputs, "input_ids"), keep)
-            loss = dense_distillation_loss(outputs.logits, scores, targets, settings, num_items_in_batch)
-            if "sampled" in inputs and self.teacher.gamma is not None:
-                later = long_term_loss(outputs.logits, scores, labels, keep, self.teacher.gamma)
-                loss = loss + later.sum() / (num_items_in_batch or len(labels))
+            if "sampled" in inputs:
+                loss = self._sampled_loss(outputs.logits, scores, targets, keep, num_items_in_batch)
+            else:
+                loss = dense_distillation_loss(
+                    outputs.logits, scores, targets, self.loss_settings, num_items_in_batch
+                )
         if num_items_in_batch is not None and self.args.average_tokens_across_devices:
             # The divisor counts all processes' labels, and their gradients are averaged once more.
             loss = loss * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
+
+    def _sampled_loss(
+        self, logits: Tensor, scores: Tensor, targets: Targets, keep: Tensor, items: Tensor | int | None
+    ) -> Tensor:
+        """The loss of answers that the student sampled: no hard label is in it."""
+        teacher = cast("LocalTeacher", self.teacher)
+        rewards = token_rewards(logits, scores, targets.labels, keep)
+        weights = prefix_weights(rewards, teacher.early)[keep] * cast("Tensor", targets.weights)
+        settings = replace(self.loss_settings, alpha=1.0)
+        loss = dense_distillation_loss(logits, scores, replace(targets, weights=weights), settings, items)
+        if teacher.gamma is not None:
+            later = weights * long_term_loss(logits, rewards, targets.labels, keep, teacher.gamma)
+            loss = loss + later.sum() / (items or len(targets.labels))
+        return loss
 
     def evaluate(
         self, eval_dataset: Any = None, *_: Any, metric_key_prefix: str = "eval", **__: Any

@@ -16,7 +16,7 @@ from distill.foreign import (
     sorted_distance,
     universal_logit_distance,
 )
-from distill.on_policy import discounted_sum, long_term_loss
+from distill.on_policy import discounted_sum, long_term_loss, token_rewards
 
 SEEDS = st.integers(0, 2**31)
 CUTS = st.sets(st.integers(1, 30), min_size=1, max_size=12).map(sorted)
@@ -167,7 +167,8 @@ def test_the_two_terms_of_a_sampled_answer_are_the_gradient_of_the_whole_answers
     chance = log_q.sum(-1).exp()
     (exact,) = torch.autograd.grad((chance * (log_q - log_p).sum(-1)).sum(), student, retain_graph=True)
     keep = torch.ones(8, 3, dtype=torch.bool)
-    later = long_term_loss(student[at].flatten(0, 1), teacher[at].flatten(0, 1), answers.flatten(), keep, 1.0)
+    q, p = (each[at].flatten(0, 1) for each in (student, teacher))
+    later = long_term_loss(q, token_rewards(q, p, answers.flatten(), keep), answers.flatten(), keep, 1.0)
     # without the length normalisation: times the number of tokens that follow
     later = later.view(8, 3) * torch.tensor([2.0, 1.0, 0.0])
     q, p = student.log_softmax(-1)[at], teacher.log_softmax(-1)[at]
@@ -181,6 +182,6 @@ def test_what_follows_a_token_is_its_own_rows_and_ends_with_it():
     student, teacher, labels = randn(4, 3).requires_grad_(), randn(4, 3, seed=1), torch.tensor([0, 1, 2, 0])
     rewards = (teacher.log_softmax(-1) - student.log_softmax(-1)).gather(-1, labels[:, None])[:, 0].detach()
     log_q = student.log_softmax(-1).gather(-1, labels[:, None])[:, 0]
-    found = long_term_loss(student, teacher, labels, keep, 0.5)
+    found = long_term_loss(student, token_rewards(student, teacher, labels, keep), labels, keep, 0.5)
     expected = torch.stack([-rewards[1] * log_q[0], log_q[1] * 0, -rewards[3] * log_q[2], log_q[3] * 0])
     torch.testing.assert_close(found, expected)

@@ -1,4 +1,6 @@
-"""Fourteen test vectors that others published, each named by the project that has it."""
+"""Fifteen test vectors that others published, each named by the project that has it."""
+
+import math
 
 import pytest
 import torch
@@ -8,7 +10,7 @@ from distill.divergences import dense_divergence
 from distill.foreign import merged_probabilities, sorted_distance, universal_logit_distance
 from distill.loss_settings import Divergence, LossSettings
 from distill.losses import Targets, distillation_loss, sparse_divergence
-from distill.on_policy import discounted_sum
+from distill.on_policy import discounted_sum, prefix_weights
 
 STUDENT = torch.tensor([[2.0, 1.0, 0.0, -1.0]], dtype=torch.float64)
 TEACHER = torch.tensor([[1.0, 3.0, 0.0, -2.0]], dtype=torch.float64)
@@ -211,6 +213,15 @@ def test_13_random_top_eight_of_axolotl(temperature: float, expected: float):
     chunks = zip(*(each.chunk(4) for each in (student, ids, logprobs, mask)), strict=True)
     parts = [axolotl_sum(*chunk, temperature) for chunk in chunks]
     assert sum(parts).item() == pytest.approx(value.item(), rel=1e-5)
+
+
+def test_14_early_tokens_of_trls_iw_opd():
+    rewards = torch.tensor([[0.2, -0.3, 0.5], [0.4, 0.0, 0.0]])
+    weights = prefix_weights(rewards, 0.5)
+    assert weights[0].tolist() == pytest.approx([1.5, 1.4, 1.25])
+    assert weights[1].tolist() == pytest.approx([1.5, 1.0, 1.0])
+    # their student says each of four tokens equally often
+    assert near(math.log(4) * (weights * rewards).sum() / 4, 0.382964)
 
 
 @pytest.mark.parametrize("pad", [-torch.inf, 123.0])

@@ -1,14 +1,11 @@
-"""A job's end as MLflow is told of it, in a real store of it; and a store that is not there.
-
-MLflow is not among the pinned packages (it takes cachetools below 8): `pip install --target /tmp/peers/mlflow
-mlflow-skinny`, and that folder in PYTHONPATH, runs what is skipped without it.
-"""
+"""A job's end as MLflow is told of it, in a real store of it; and a store that is not there."""
 
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import msgspec
 import pytest
 
@@ -71,12 +68,7 @@ def ended(store: Store, home: Path, state: str = "rejected", **settings: Any) ->
     return job
 
 
-@pytest.fixture
-def mlflow() -> Any:
-    return pytest.importorskip("mlflow")
-
-
-def runs_of(mlflow: Any, uri: str) -> list[Any]:
+def runs_of(uri: str) -> list[Any]:
     client = mlflow.MlflowClient(tracking_uri=uri)
     experiment = client.get_experiment_by_name("stillroom")
     return client.search_runs([experiment.experiment_id]) if experiment else []
@@ -87,13 +79,13 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-async def test_mlflow_is_told_of_settings_curves_verdict_and_manifest_once(mlflow: Any, store: Store, tmp_path: Path):
+async def test_mlflow_is_told_of_settings_curves_verdict_and_manifest_once(store: Store, tmp_path: Path):
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     job = ended(store, tmp_path, tags=["support"], note="for the shop")
     context = context_of(store, tmp_path, uri)
     for _ in range(2):
         await track(context, job, "rejected")
-    (run,) = runs_of(mlflow, uri)
+    (run,) = runs_of(uri)
     assert (run.info.run_name, run.info.status) == (job.id, "FINISHED")
     params, metrics, tags = run.data.params, run.data.metrics, run.data.tags
     assert (params["distill.training.epochs"], params["distill.data.tags"]) == ("7", "('support',)")
@@ -118,13 +110,12 @@ async def test_mlflow_is_told_of_settings_curves_verdict_and_manifest_once(mlflo
 
 
 @pytest.mark.parametrize(("state", "status"), [("failed", "FAILED"), ("cancelled", "KILLED"), ("live", "FINISHED")])
-async def test_how_a_job_ended_is_how_its_run_did(mlflow: Any, store: Store, tmp_path: Path, state: str, status: str):
+async def test_how_a_job_ended_is_how_its_run_did(store: Store, tmp_path: Path, state: str, status: str):
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     await track(context_of(store, tmp_path, uri), ended(store, tmp_path, state), state)
-    assert [run.info.status for run in runs_of(mlflow, uri)] == [status]
+    assert [run.info.status for run in runs_of(uri)] == [status]
 
 
-@pytest.mark.usefixtures("mlflow")
 async def test_a_store_that_is_away_is_a_warning_of_the_job_and_nothing_else(store: Store, tmp_path: Path):
     job = ended(store, tmp_path)
     before = jobs.get(store, job.id)

@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 from torch.nn import functional
 from transformers import AutoModelForCausalLM, TrainingArguments
@@ -12,6 +13,7 @@ from transformers import AutoModelForCausalLM, TrainingArguments
 from distill.collate import Example, ExampleSet, collate
 from distill.loss_settings import Divergence, LossSettings
 from distill.losses import Targets, distillation_loss
+from distill.sampling import Sampling, sampled_batch
 from distill.trainer import DistillTrainer
 
 Rows = Callable[..., list[Example]]
@@ -77,6 +79,17 @@ def test_padding_does_not_change_the_loss_and_gets_no_gradient(tiny: Path, rows:
     (gradient,) = seen
     assert gradient[wide["attention_mask"] == 0].abs().max() == 0
     assert gradient[wide["attention_mask"] == 1].abs().sum() > 0
+
+
+def test_a_sampled_row_keeps_its_prompt_and_its_weight(tiny: Path, rows: Rows):
+    examples = [msgspec.structs.replace(row, weight=0.5 + place) for place, row in enumerate(rows(5))]
+    model = AutoModelForCausalLM.from_pretrained(tiny)
+    batch = sampled_batch(model, collate(examples, pad_id=0), Sampling(tokens=6, temperature=1.0, seed=0), 0)
+    labels = batch["labels"] != -100
+    assert batch["weights"].tolist() == [0.5 + row for row, _ in labels.nonzero().tolist()]
+    for place, row in enumerate(examples):
+        start = int(labels[place].int().argmax())
+        assert batch["input_ids"][place, :start].tolist() == row.prompt_ids
 
 
 def test_micro_batches_add_up_to_the_whole_batch(tiny: Path, rows: Rows, tmp_path: Path):
