@@ -3,6 +3,7 @@
 import logging
 import sys
 from pathlib import Path
+from typing import Final
 
 import rich_click as click
 from click.exceptions import Exit, NoArgsIsHelpError
@@ -17,6 +18,12 @@ from stillroom.commands.common import CommandFailed
 from stillroom.settings import SettingsError
 
 __all__ = ("cli", "main")
+
+EXTRAS: Final = dict.fromkeys(
+    ("accelerate", "peft", "phonenumbers", "py3langid", "pyarrow", "scipy", "sklearn", "torch", "transformers"),
+    "train",
+) | {"matplotlib": "plots", "openai": "demo"}
+"""What a command may miss where only the core is installed, and the extra that brings it."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -50,12 +57,15 @@ def main() -> None:
         sys.exit(error.exit_code)
     except (SettingsError, PolicyError, ScopeError) as error:
         _fail(str(error), 2)
-    except (CommandFailed, JobError, KeyNameError, ReleaseError, WeightsError) as error:
+    except (CommandFailed, JobError, KeyNameError, OSError, ReleaseError, WeightsError) as error:
         _fail(str(error), 1)
     except SQLAlchemyError as error:
         _fail(f"the ledger cannot be reached: {str(error).splitlines()[0]}", 1)
-    except OSError as error:
-        _fail(str(error), 1)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in EXTRAS:
+            raise
+        _fail(f"this needs {package}: run pip install 'stillroom[{EXTRAS[package]}]'", 1)
 
 
 def _usage(error: click.ClickException) -> str:

@@ -14,6 +14,12 @@ def name(requirement: str) -> str:
     return re.match(r"[\w.-]+", requirement)[0].lower()
 
 
+def test_the_version_is_semantic_and_the_changelog_knows_it_or_what_comes_next():
+    assert re.fullmatch(r"\d+\.\d+\.\d+(-[a-z]+\.\d+)?", PROJECT["version"])
+    newest = re.findall(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)[0]
+    assert newest == "Unreleased" or newest.split()[0] == PROJECT["version"]
+
+
 def test_no_extra_brings_a_carrier_of_weights_and_its_dependencies():
     extras = PROJECT["optional-dependencies"].values()
     asked = {name(requirement) for extra in extras for requirement in extra} | set(map(name, PROJECT["dependencies"]))
