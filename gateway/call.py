@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from gateway.answer import Answer, Asked
+from gateway.error_codes import Code
 from gateway.errors import BadRequest, NotFound
 from gateway.tokens import least_likely, scored
 from gateway.wire import NotJson, as_written, decode_object
@@ -144,7 +145,7 @@ class Call:
             headers["traceparent"] = self.forwarded["traceparent"]
         return headers
 
-    def record(self, answer: Answer, pricing: Pricing, status: int, error_code: str | None) -> RequestRecord:
+    def record(self, answer: Answer, pricing: Pricing, status: int, error_code: Code | None) -> RequestRecord:
         """The ledger's row. A teacher's answer to the same tokens is the baseline."""
         price = self.price or getattr(pricing, self.decision.route)
         # tokens of an answer that nobody saw the end of are billed all the same

@@ -14,6 +14,7 @@ from gateway.answer import Answer
 from gateway.attempts import Attempts, Patience
 from gateway.auth import opt
 from gateway.call import Call, Caller, Endpoint, Pricing, begin_call, decode_body
+from gateway.error_codes import Code
 from gateway.errors import ApiError, BadRequest, NotFound, UpstreamError, refusal_body, unavailable
 from gateway.metrics import Metrics
 from gateway.openai_api import answer_call
@@ -93,7 +94,7 @@ class Embeddings:
         """Embeddings are not streamed."""
         return await self.answer(call)
 
-    def abandoned(self, call: Call, status: int, code: str) -> None:
+    def abandoned(self, call: Call, status: int, code: Code) -> None:
         """Record a request that ended before it was answered."""
         self._record(call, Answer(), status, code)
 
@@ -103,11 +104,11 @@ class Embeddings:
         self.metrics.upstream_errors.labels("embeddings").inc()
         log.warning("upstream_failed", upstream="embeddings", why=str(error))
         refusal = unavailable(f"There are no embeddings now: {error}.", error)
-        self._record(call, Answer(), refusal.status, refusal.code or "")
+        self._record(call, Answer(), refusal.status, refusal.code)
         refusal.headers |= call.headers()
         return refusal
 
-    def _record(self, call: Call, answer: Answer, status: int, code: str | None) -> None:
+    def _record(self, call: Call, answer: Answer, status: int, code: Code | None) -> None:
         record = call.record(answer, self.pricing, status, code)
         if call.trace is not None:
             call.trace.end(record)

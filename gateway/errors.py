@@ -28,6 +28,7 @@ from litestar.exceptions import HTTPException, NotAuthorizedException, Permissio
 from sqlalchemy.exc import DisconnectionError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from gateway.error_codes import Code
 from gateway.exchange import ClientGone
 from gateway.wire import NotJson, decode_object, encode
 
@@ -69,19 +70,19 @@ class ApiError(Exception):
 
     status = 500
     type = "server_error"
-    default_code: str | None = None
+    default_code: Code | None = None
 
     def __init__(
         self,
         message: str,
         *,
-        code: str | None = None,
+        code: Code | None = None,
         param: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
-        self.code = code or self.default_code
+        self.code: Code | None = code or self.default_code
         self.param = param
         self.headers = dict(headers or {})
 
@@ -166,7 +167,7 @@ class UpstreamError(Exception):
         self.fault: Fault = fault
 
 
-def error_body(message: str, kind: str, code: str | None, param: str | None = None) -> dict[str, Any]:
+def error_body(message: str, kind: str, code: Code | None, param: str | None = None) -> dict[str, Any]:
     """OpenAI's error object."""
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
@@ -236,7 +237,12 @@ def _api_error(request: Request[Any, Any, Any], error: ApiError) -> Response[byt
     return Response(body, status_code=status, media_type="application/json", headers=headers)
 
 
-_http_codes = {404: "not_found", 405: "method_not_allowed", 413: "request_too_large", 415: "unsupported_media_type"}
+_http_codes: dict[int, Code] = {
+    404: "not_found",
+    405: "method_not_allowed",
+    413: "request_too_large",
+    415: "unsupported_media_type",
+}
 
 
 def _http_error(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:

@@ -6,6 +6,7 @@ from typing import Final
 import msgspec
 from litestar.types import ASGIApp, Receive, Scope, Send
 
+from gateway.error_codes import Code
 from gateway.errors import error_body
 
 __all__ = ("refuse_bad_headers",)
@@ -33,7 +34,7 @@ def refuse_bad_headers(app: ASGIApp, max_header_bytes: int) -> ASGIApp:
     return checked
 
 
-async def _refuse(send: Send, status: int, message: str, code: str) -> None:
+async def _refuse(send: Send, status: int, message: str, code: Code) -> None:
     body = msgspec.json.encode(error_body(message, "invalid_request_error", code))
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})

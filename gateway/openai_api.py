@@ -12,6 +12,7 @@ from gateway.admission import Ask, Visit, may_use
 from gateway.asgi import PlainAnswer, StreamedAnswer
 from gateway.auth import opt
 from gateway.call import MODELS, Call, Caller, Pricing, read_call
+from gateway.error_codes import Code
 from gateway.errors import ApiError, NotFound, Unavailable
 from gateway.exchange import ClientGone, body_of, headers_of, unless_client_leaves
 from gateway.replies import CLIENT_GONE, PlainReply, StreamReply
@@ -41,7 +42,7 @@ class Answering(Protocol):
         """A stream, or a refusal."""
         ...
 
-    def abandoned(self, call: Call, status: int, code: str) -> None:
+    def abandoned(self, call: Call, status: int, code: Code) -> None:
         """The call ended before it was answered."""
         ...
 

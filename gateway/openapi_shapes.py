@@ -17,6 +17,7 @@ from gateway import (
     webhooks_api,
 )
 from gateway.feedback_api import NewFeedback, Remark
+from gateway.header_list import ANSWERED, SENT
 from gateway.openapi_models import (
     BOOLEAN,
     CHAT,
@@ -264,25 +265,21 @@ TEXTS: Final = {"metrics": "text/plain", "follow_job": "text/event-stream"}
 """Handlers that do not answer in JSON, and in what."""
 
 
-def _header(name: str, description: str, schema: Schema = STRING) -> Schema:
-    return {"name": name, "in": "header", "description": description, "schema": schema}
+def _header(name: str, schema: Schema = STRING) -> Schema:
+    return {"name": name, "in": "header", "description": SENT[name], "schema": schema}
 
 
+SWITCH: Final[Schema] = STRING | {"enum": ["on", "off"]}
 PARAMETERS: Final = {
-    "route": _header("x-stillroom-route", "Pins the request.", STRING | {"enum": ["auto", "student", "teacher"]}),
-    "log": _header("x-stillroom-log", "off: nothing of the content is kept.", STRING | {"enum": ["on", "off"]}),
-    "tags": _header("x-stillroom-tags", "Comma-separated, for the ledger."),
-    "once": _header(
-        "idempotency-key",
-        "A request that comes again with it gets the first one's answer.",
-        STRING | {"minLength": 1, "maxLength": 255},
-    ),
+    "route": _header("x-stillroom-route", STRING | {"enum": ["auto", "student", "teacher"]}),
+    "log": _header("x-stillroom-log", SWITCH),
+    "fallback": _header("x-stillroom-fallback", SWITCH),
+    "tags": _header("x-stillroom-tags"),
+    "once": _header("idempotency-key", STRING | {"minLength": 1, "maxLength": 255}),
 }
 """Headers that a caller of a model may send."""
 HEADERS: Final = {
-    "x-request-id": {"description": "The request's id in the ledger.", "schema": STRING},
-    "x-stillroom-route": {"description": "Who answered: student or teacher.", "schema": STRING},
-    "x-stillroom-reason": {"description": "Why this route.", "schema": STRING},
-    "x-stillroom-release": {"description": "The live release, where there is one.", "schema": STRING},
+    name: {"description": ANSWERED[name], "schema": STRING}
+    for name in ("x-request-id", "x-stillroom-route", "x-stillroom-reason", "x-stillroom-release")
 }
 """What every answer of a model carries."""

@@ -15,6 +15,7 @@ from gateway.attempts import Ask, Attempts
 from gateway.bodies import student_body, teacher_body
 from gateway.call import Call, Pricing
 from gateway.chunks import read_whole
+from gateway.error_codes import Code
 from gateway.errors import ApiError, Unavailable, UpstreamError, error_body, refusal_body, unavailable
 from gateway.explore import Explorer
 from gateway.holding import Held, open_held
@@ -77,7 +78,7 @@ class Relay:
             reply = await self._stream_student(call, release) if call.decision.route == "student" else None
             return reply or await self._stream_teacher(call, release)
 
-    def abandoned(self, call: Call, status: int, code: str) -> None:
+    def abandoned(self, call: Call, status: int, code: Code) -> None:
         """Record a request that ended before it was answered."""
         self._record(call, Answer(), status, code)
 
@@ -275,7 +276,7 @@ class Relay:
             # a breaker tells of itself, once
             log.warning("upstream_failed", upstream=error.upstream, why=str(error))
 
-    def _record(self, call: Call, answer: Answer, status: int, code: str | None = None) -> None:
+    def _record(self, call: Call, answer: Answer, status: int, code: Code | None = None) -> None:
         record = call.record(answer, self.pricing, status, code)
         if call.trace is not None:
             call.trace.end(record)
