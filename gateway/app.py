@@ -20,6 +20,7 @@ from gateway.feedback_api import create_feedback
 from gateway.idempotency import Idempotency
 from gateway.ledger_metrics import LedgerMetrics
 from gateway.live import Live
+from gateway.messages.api import handlers as message_handlers
 from gateway.metrics import Metrics
 from gateway.openapi import openapi_document
 from gateway.pacing import Pacing
@@ -128,7 +129,7 @@ def build_app(config: GatewayConfig, store: Store, more_handlers: Sequence[Any] 
     if config.webhooks:
         parts.append(WebhookSender(store, [Endpoint.of(each) for each in config.webhooks]))
     v1 = [openai_api.chat_completions, openai_api.models, openai_api.model, create_feedback, openapi_document]
-    v1 += [completions, embeddings, *response_handlers]
+    v1 += [completions, embeddings, *response_handlers, *message_handlers]
     admin = [*admin_api.handlers, *canary_api.handlers, *sessions.handlers]
     return Litestar(
         [healthz, readyz, metrics, *v1, *admin, *more_handlers],

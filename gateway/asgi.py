@@ -4,12 +4,10 @@ import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 
-import msgspec
 from litestar.types import Receive, Scope, Send
 
-from gateway.errors import error_body
 from gateway.exchange import ClientGone, unless_client_leaves
-from gateway.sse import frame
+from gateway.replies import FAREWELL
 
 __all__ = ("PlainAnswer", "StreamedAnswer")
 
@@ -35,6 +33,7 @@ class StreamedAnswer:
 
     headers: Mapping[str, str]
     events: AsyncGenerator[bytes, None]
+    farewell: bytes = FAREWELL
 
     async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
         """Send events as they come, until they end or the client leaves."""
@@ -45,8 +44,7 @@ class StreamedAnswer:
             pass
         except asyncio.CancelledError:
             # the server's time to drain is over: the client is told, and sees no [DONE]
-            body = error_body("The gateway is shutting down.", "server_error", "shutting_down")
-            await send({"type": "http.response.body", "body": frame(msgspec.json.encode(body)), "more_body": False})
+            await send({"type": "http.response.body", "body": self.farewell, "more_body": False})
         finally:
             await self.events.aclose()
 

@@ -43,7 +43,11 @@ async def authorise(connection: ASGIConnection[Any, Any, Any, Any], handler: Bas
 
 
 def _key(connection: ASGIConnection[Any, Any, Any, Any], scope: str) -> Key:
-    header = headers_of(connection).get("authorization", "")
+    headers = headers_of(connection)
+    header = headers.get("authorization", "")
+    if not header and "x-api-key" in headers:
+        # as Anthropic's clients send it
+        header = f"Bearer {headers['x-api-key']}"
     if not header and scope in OF_PAGES:
         key = session_key(connection)
         if key is not None:

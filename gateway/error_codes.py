@@ -66,7 +66,7 @@ CODES: Final[dict[Code, tuple[str, str]]] = {
     "shutting_down": ("503", "The gateway is ending; another one, or the next, will answer."),
     "timeout": ("504", "The time of the whole request, or of the side that had to answer it, is over."),
     "unsupported_media_type": ("415", "The body is not JSON."),
-    "unsupported_parameter": ("400", "Something of `/v1/responses` that the models here cannot be asked for."),
+    "unsupported_parameter": ("400", "Something of `/v1/responses` or `/v1/messages` that no model here does."),
     "upstream_error": ("in a stream", "The stream broke off after its first event; no `[DONE]` follows."),
     "upstream_refused": ("the upstream's", "The model's server refused the request in a shape that is not OpenAI's."),
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""The gateway's errors, in OpenAI's shape.
+"""The gateway's errors, in OpenAI's shape, and in Anthropic's below its path.
 
 ApiError                    status, message, type, param, code, headers
 +- BadRequest           400 invalid_request_error
@@ -21,7 +21,6 @@ import secrets
 from collections.abc import Mapping
 from typing import Any, Final, Literal
 
-import msgspec
 import structlog
 from litestar import Request, Response
 from litestar.exceptions import HTTPException, NotAuthorizedException, PermissionDeniedException
@@ -30,6 +29,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from gateway.error_codes import Code
 from gateway.exchange import ClientGone
+from gateway.messages.errors import shaped_error, speaks_anthropic
 from gateway.wire import NotJson, decode_object, encode
 
 __all__ = (
@@ -212,22 +212,32 @@ def _response(
     request: Request[Any, Any, Any], status: int, body: dict[str, Any], headers: Mapping[str, str]
 ) -> Response[bytes]:
     return Response(
-        msgspec.json.encode(body),
+        _shaped(request, status, body),
         status_code=status,
         media_type="application/json",
         headers=_headers(request, headers),
     )
 
 
+def _shaped(request: Request[Any, Any, Any], status: int, body: dict[str, Any]) -> bytes:
+    if speaks_anthropic(request.scope["path"]):
+        body = shaped_error(body["error"], status, request_id(request))
+    return encode(body)
+
+
 def _headers(request: Request[Any, Any, Any], headers: Mapping[str, str]) -> dict[str, str]:
     limits: dict[str, str] = request.scope["state"].get("limit_headers", {})
-    return limits | dict(headers) | {"x-request-id": request_id(request)}
+    of_request = request_id(request)
+    own = {"x-request-id": of_request}
+    if speaks_anthropic(request.scope["path"]):
+        own["request-id"] = of_request
+    return limits | dict(headers) | own
 
 
 def error_parts(request: Request[Any, Any, Any], error: ApiError) -> tuple[int, dict[str, str], bytes]:
     """Status, headers and body of an error's answer."""
     body = error_body(error.message, error.type, error.code, error.param)
-    return error.status, _headers(request, error.headers), msgspec.json.encode(body)
+    return error.status, _headers(request, error.headers), _shaped(request, error.status, body)
 
 
 def _api_error(request: Request[Any, Any, Any], error: ApiError) -> Response[bytes]:

@@ -6,6 +6,7 @@ __all__ = ("ANSWERED", "PASSED_ON", "SENT")
 
 SENT: Final = {
     "authorization": "`Bearer` and a key. The pages have a session cookie instead.",
+    "x-api-key": "The key, as Anthropic's clients send it; `authorization` goes before it.",
     "idempotency-key": "A request that comes again with it gets the first one's answer.",
     "x-stillroom-fallback": "`off`: the student does not answer where the teacher should and is down.",
     "x-stillroom-log": "`off`: nothing of the content is kept, and nothing is trained on.",
@@ -25,6 +26,7 @@ PASSED_ON: Final = {
 ANSWERED: Final = {
     "openai-processing-ms": "The upstream's own.",
     "openai-version": "The upstream's own.",
+    "request-id": "The same as `x-request-id`, below `/v1/messages`.",
     "retry-after": "Seconds until another try makes sense: of a limit, of the gateway, or the upstream's own.",
     "webhook-id": "Of a delivery to a webhook: its id, the same at every attempt.",
     "webhook-signature": "Of a delivery to a webhook: HMAC-SHA256 of id, time and body, for each secret.",

@@ -24,7 +24,9 @@ OVERHEAD: Final = 1024
 """Bytes of an entry beside its body, about."""
 RELEASED: Final = (401, 403, 429, 499)
 """Refusals that say nothing of the request itself, and the one that nobody saw: asked again, it is done again."""
-LAST_EVENTS: Final = (b"data: [DONE]", b"event: response.completed", b"event: response.incomplete")
+LAST_EVENTS: Final = (
+    b"data: [DONE]", b"event: response.completed", b"event: response.incomplete", b"event: message_stop"
+)  # fmt: skip
 STALE_HEADERS: Final = b"x-ratelimit-"
 
 Name: TypeAlias = tuple[str, str]

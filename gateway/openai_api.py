@@ -111,7 +111,7 @@ async def _answered(
     headers = visit.headers | reply.headers
     if isinstance(reply, PlainReply):
         return PlainAnswer(reply.status, headers, reply.body)
-    return StreamedAnswer(headers, reply.events)
+    return StreamedAnswer(headers, reply.events, reply.farewell)
 
 
 def _names(request: Request[Any, Any, Any]) -> list[str]:

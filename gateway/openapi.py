@@ -18,16 +18,17 @@ from litestar.routes import HTTPRoute
 from gateway import openapi_models as models
 from gateway import openapi_shapes as shapes
 from gateway.auth import PUBLIC, opt
+from gateway.messages.errors import speaks_anthropic
 
 __all__ = ("document", "openapi_document", "operations")
 
 PAGES: Final = "/ops"
 PARAMETER: Final = re.compile(r"\{(\w+):\w+\}")
 JSON: Final = "application/json"
-ERROR: Final = {"$ref": "#/components/schemas/Error"}
 ABOUT: Final = (
     "An OpenAI-compatible gateway that moves traffic from a frontier model to a distilled student. Below /v1 "
-    "requests and answers are OpenAI's and unknown fields pass through; errors have OpenAI's shape everywhere."
+    "requests and answers are OpenAI's and unknown fields pass through; errors have OpenAI's shape. Below "
+    "/v1/messages all of it is Anthropic's."
 )
 
 
@@ -44,16 +45,20 @@ def operations(app: Litestar) -> Iterator[tuple[str, str, HTTPRouteHandler]]:
     """(method, path, handler) of every route but the pages, path parameters as in ``{key_id:str}``."""
     for route in app.routes:
         if isinstance(route, HTTPRoute) and not route.path.startswith(PAGES):
-            for handler in route.route_handlers:
-                for method in sorted(handler.http_methods - {"OPTIONS"}):
-                    yield str(method), route.path, handler
+            # the router itself keeps them in no order
+            handlers = {method: handler for handler in route.route_handlers for method in handler.http_methods}
+            for method in sorted(handlers.keys() - {"OPTIONS"}):
+                yield str(method), route.path, handlers[method]
 
 
 def document(app: Litestar) -> dict[str, Any]:
     """The document of this application's routes."""
     paths: defaultdict[str, dict[str, Any]] = defaultdict(dict)
     for method, path, handler in operations(app):
-        paths[PARAMETER.sub(r"{\1}", path)][method.lower()] = _operation(handler, PARAMETER.findall(path))
+        operation = _operation(handler, PARAMETER.findall(path))
+        error = "ErrorOfAnthropic" if speaks_anthropic(path) else "Error"
+        operation["responses"]["default"] = {"$ref": f"#/components/responses/{error}"}
+        paths[PARAMETER.sub(r"{\1}", path)][method.lower()] = operation
     _, components = msgspec.json.schema_components(shapes.TYPES, ref_template="#/components/schemas/{name}")
     return {
         "openapi": "3.1.0",
@@ -64,8 +69,20 @@ def document(app: Litestar) -> dict[str, Any]:
             "schemas": models.SCHEMAS | components,
             "parameters": shapes.PARAMETERS,
             "headers": shapes.HEADERS,
-            "responses": {"Error": {"description": "OpenAI's error object.", "content": _json(ERROR)}},
-            "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": "A Stillroom API key."}},
+            "responses": {
+                "Error": {"description": "OpenAI's error object.", "content": _json(models.ref("Error"))},
+                "ErrorOfAnthropic": {
+                    "description": "Anthropic's error object.",
+                    "content": _json(models.ref("ErrorOfAnthropic")),
+                },
+            },
+            "securitySchemes": {
+                "key": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "A Stillroom API key; it may be sent as `x-api-key` too.",
+                }
+            },
         },
     }
 
@@ -89,10 +106,7 @@ def _operation(handler: HTTPRouteHandler, path_parameters: list[str]) -> dict[st
         "security": [] if scope == PUBLIC else [{"key": [scope]}],
         "parameters": parameters,
         **body,
-        "responses": {
-            str(shapes.STATUS.get(name, 200)): _success(name),
-            "default": {"$ref": "#/components/responses/Error"},
-        },
+        "responses": {str(shapes.STATUS.get(name, 200)): _success(name)},
     }
 
 

@@ -5,8 +5,8 @@ passes through, so they are open.
 from typing import Any, Final, TypeAlias
 
 __all__ = (
-    "BOOLEAN", "CHAT", "COMPLETION", "EMBEDDING", "INTEGER", "NUMBER", "OBJECT", "RESPONSE", "SCHEMAS", "STRING",
-    "Schema", "listed", "obj", "or_null", "paged", "ref",
+    "BOOLEAN", "CHAT", "COMPLETION", "COUNTED_MESSAGE", "EMBEDDING", "INTEGER", "MESSAGE_OF_ANTHROPIC", "NUMBER",
+    "OBJECT", "RESPONSE", "SCHEMAS", "STRING", "Schema", "listed", "obj", "or_null", "paged", "ref",
 )  # fmt: skip
 
 Schema: TypeAlias = dict[str, Any]
@@ -185,6 +185,62 @@ RESPONSE_ANSWER: Final = obj(
     output=listed(OBJECT),
     usage=or_null(OBJECT),
 )
+BLOCK: Final = obj(
+    ("type",),
+    type=STRING | {"enum": ["text", "image", "document", "search_result", "tool_use", "tool_result", "thinking"]},
+    text=STRING,
+    source=OBJECT,
+    id=STRING,
+    name=STRING,
+    input=OBJECT,
+    tool_use_id=STRING,
+)
+TURN: Final = obj(
+    ("role", "content"),
+    role=STRING | {"enum": ["user", "assistant", "system"]},
+    content={"anyOf": [STRING, listed(ref("Block"))]},
+)
+COUNTED_MESSAGE: Final = obj(
+    ("model", "messages"),
+    model=MODEL,
+    messages=listed(ref("Turn"), minItems=1),
+    system={"anyOf": [STRING, listed(obj(("type", "text"), type=STRING | {"const": "text"}, text=STRING))]},
+    tools=listed(obj(("name", "input_schema"), name=STRING, description=STRING, input_schema=OBJECT)),
+    tool_choice=obj(("type",), type=STRING | {"enum": ["auto", "any", "tool", "none"]}, name=STRING),
+    thinking=obj(("type",), type=STRING | {"enum": ["enabled", "adaptive", "disabled"]}, budget_tokens=COUNT),
+)
+MESSAGE_OF_ANTHROPIC: Final = COUNTED_MESSAGE | {
+    "properties": COUNTED_MESSAGE["properties"]
+    | {
+        "max_tokens": COUNT,
+        "stream": BOOLEAN,
+        "stop_sequences": listed(STRING),
+        "temperature": NUMBER | {"minimum": 0, "maximum": 1},
+        "top_p": NUMBER | {"minimum": 0, "maximum": 1},
+        "top_k": COUNT,
+        "metadata": obj(user_id=STRING),
+        "output_config": obj(effort=or_null(STRING)),
+        "service_tier": STRING | {"enum": ["auto", "standard_only"]},
+    },
+    "required": ["model", "messages", "max_tokens"],
+}
+ANSWERED_MESSAGE: Final = obj(
+    ("id", "type", "role", "model", "content", "stop_reason", "usage"),
+    id=STRING,
+    type=STRING,
+    role=STRING,
+    model=STRING,
+    content=listed(OBJECT),
+    stop_reason=or_null(STRING),
+    stop_sequence=or_null(STRING),
+    usage=OBJECT,
+)
+ERROR_OF_ANTHROPIC: Final = obj(
+    ("type", "error", "request_id"),
+    type=STRING | {"const": "error"},
+    error=obj(("type", "message"), type=STRING, message=STRING, details=obj(error_code=STRING)),
+    request_id=or_null(STRING),
+)
 SCHEMAS: Final = {
     "Message": MESSAGE,
     "ContentPart": CONTENT_PART,
@@ -194,5 +250,9 @@ SCHEMAS: Final = {
     "Usage": USAGE,
     "Model": MODEL_CARD,
     "Error": ERROR,
+    "Block": BLOCK,
+    "Turn": TURN,
+    "AnsweredMessage": ANSWERED_MESSAGE,
+    "ErrorOfAnthropic": ERROR_OF_ANTHROPIC,
 }
 """What is referred to by name."""

@@ -22,8 +22,10 @@ from gateway.openapi_models import (
     BOOLEAN,
     CHAT,
     COMPLETION,
+    COUNTED_MESSAGE,
     EMBEDDING,
     INTEGER,
+    MESSAGE_OF_ANTHROPIC,
     NUMBER,
     OBJECT,
     RESPONSE,
@@ -116,11 +118,13 @@ MODEL_ANSWERED: Final = {
     "completions": COMPLETION,
     "create_response": RESPONSE,
     "embeddings": EMBEDDING,
+    "create_message": MESSAGE_OF_ANTHROPIC,
 }
 """Bodies of the handlers that a model answers."""
-STREAMED: Final = ("chat_completions", "completions", "create_response")
+STREAMED: Final = ("chat_completions", "completions", "create_message", "create_response")
 """Handlers that stream where they are asked to."""
 BODIES: Final[dict[str, Schema]] = MODEL_ANSWERED | {
+    "count_message_tokens": COUNTED_MESSAGE,
     "create_feedback": ref("NewFeedback"),
     "give_feedback": ref("Remark"),
     "replay_request": ref("NewReplay"),
@@ -144,6 +148,8 @@ RESULTS: Final[dict[str, Schema]] = {
     "delete_response": obj(("id", "object", "deleted"), id=STRING, object=STRING, deleted=BOOLEAN),
     "response_input_items": obj(("object", "data", "has_more"), object=STRING, data=listed(OBJECT), has_more=BOOLEAN),
     "embeddings": obj(("object", "data"), object=STRING, data=listed(OBJECT), model=STRING, usage=OBJECT),
+    "create_message": ref("AnsweredMessage"),
+    "count_message_tokens": obj(("input_tokens",), input_tokens=INTEGER),
     "models": obj(("object", "data"), object=STRING, data=listed(ref("Model"))),
     "model": ref("Model"),
     "create_feedback": {"allOf": [ref("Feedback"), obj(("object", "kept"), object=STRING, kept=listed(STRING))]},

@@ -6,8 +6,8 @@ from typing import Any, Final, cast
 import msgspec
 
 __all__ = (
-    "MAX_DEPTH", "NotJson", "as_written", "decode_answer", "decode_object", "encode", "items", "mapping", "objects",
-    "string",
+    "MAX_DEPTH", "NotJson", "as_written", "count", "decode_answer", "decode_object", "encode", "items", "mapping",
+    "objects", "string",
 )  # fmt: skip
 
 MAX_DEPTH: Final = 100
@@ -55,6 +55,11 @@ def as_written(raw: bytes) -> dict[str, Any]:
 def string(value: Any) -> str:
     """A string as it is, anything else as none."""
     return value if isinstance(value, str) else ""
+
+
+def count(value: Any) -> int:
+    """A whole number as it is, anything else as 0."""
+    return value if isinstance(value, int) and not isinstance(value, bool) else 0
 
 
 def mapping(value: Any) -> dict[str, Any]:

@@ -132,7 +132,7 @@ class ScriptedUpstream:
         length = {"transfer-encoding": "chunked"} if stream else {}
         headers = {"content-type": kind, **length, **script.headers}
         if not stream:
-            body = script.body if script.body is not None else json.dumps(whole_answer(seen.body, script)).encode()
+            body = script.body if script.body is not None else json.dumps(answer_to(seen, script)).encode()
             headers["content-length"] = str(len(body))
         lines = [f"HTTP/1.1 {script.status} X", *(f"{name}: {value}" for name, value in headers.items()), "", ""]
         writer.write("\r\n".join(lines).encode("latin-1"))
@@ -178,6 +178,12 @@ def _logprobs(body: dict[str, Any], script: Script, tokens: list[str]) -> dict[s
         return None
     top = asked if "prompt" in body else body.get("top_logprobs") or 0
     return {"content": [token_logprobs(token, script.logprob, top) for token in tokens], "refusal": None}
+
+
+def answer_to(seen: Seen, script: Script) -> dict[str, Any]:
+    if seen.path == "/tokenize":
+        return {"count": PROMPT_TOKENS, "max_model_len": 2_000, "tokens": list(range(PROMPT_TOKENS))}
+    return whole_answer(seen.body, script)
 
 
 def whole_answer(body: dict[str, Any], script: Script) -> dict[str, Any]:

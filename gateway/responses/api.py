@@ -11,13 +11,15 @@ from litestar.types import ASGIApp
 from gateway.auth import opt
 from gateway.call import Call, Caller, decode_body
 from gateway.errors import BadRequest, NotFound
+from gateway.fields import unsupported
 from gateway.openai_api import answer_call
 from gateway.replies import PlainReply, StreamReply
-from gateway.responses.events import response_events
-from gateway.responses.items import Item, unsupported
+from gateway.responses.events import ResponseTranslation
+from gateway.responses.items import Item
 from gateway.responses.keep import ResponseKeeper
 from gateway.responses.reply import from_chat
 from gateway.responses.request import Asking, read_response
+from gateway.translated import translated
 from gateway.wire import decode_object, encode
 from ledger.keys import Key
 from ledger.responses import StoredBody, StoredResponse, encode_body
@@ -63,7 +65,7 @@ class _Creation:
         if asking is None:
             raise RuntimeError("an answer without a request")
         if isinstance(reply, StreamReply):
-            events = response_events(asking, reply.events, self._keep)
+            events = translated(ResponseTranslation(asking, self._keep), reply.events)
             # begun, so that closing it closes what it reads from, though nobody may ever read from it
             await anext(events)
             return StreamReply(reply.headers, events)

@@ -1,6 +1,6 @@
 """A chat's chunks as the events of a response: each item is added, grows by deltas, and is done."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -16,53 +16,21 @@ from gateway.responses.reply import (
     response,
 )
 from gateway.responses.request import Asking
-from gateway.sse import DONE, cut, event_data
-from gateway.wire import decode_object, encode, mapping, objects, string
+from gateway.translated import named_event
+from gateway.wire import mapping, objects, string
 
-__all__ = ("Translation", "response_events")
+__all__ = ("ResponseTranslation",)
 
 KEPT_OF_A_CHUNK: Final = ("model", "service_tier", "usage")
 
 
-async def response_events(
-    asking: Asking, chunks: AsyncGenerator[bytes, None], on_end: Callable[[dict[str, Any]], Any]
-) -> AsyncGenerator[bytes, None]:
-    """After a first, empty one, the events for the client of a chat's stream, which ends with ``[DONE]`` or an error.
-
-    Comments pass. ``on_end`` gets the finished response, before its last event goes out; there is no ``[DONE]``.
-    """
-    translation = Translation(asking)
-    try:
-        yield b""
-        async for event in _single(chunks):
-            data = event_data(event)
-            if data is None:
-                yield event
-            elif data == DONE:
-                closing, last, ended = translation.finish()
-                yield closing
-                on_end(ended)
-                yield last
-            else:
-                shown = translation.read(decode_object(data))
-                if shown:
-                    yield shown
-    finally:
-        await chunks.aclose()
-
-
-async def _single(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """What the relay yields may be several events in one piece."""
-    async for piece in chunks:
-        for event in cut(piece)[0]:
-            yield event
-
-
 @dataclass(slots=True)
-class Translation:
+class ResponseTranslation:
     """What was said so far. Text after a call is a new message; calls may grow side by side until the end."""
 
     asking: Asking
+    on_end: Callable[[dict[str, Any]], Any]
+    """Gets the finished response, before its last event goes out."""
     _events: int = 0
     _chat: dict[str, Any] = field(default_factory=dict[str, Any])
     _output: list[Item] = field(default_factory=list[Item])
@@ -82,8 +50,8 @@ class Translation:
         self._chat |= {name: chunk[name] for name in KEPT_OF_A_CHUNK if chunk.get(name) is not None}
         return b"".join([*self._begin(), *self._choices(chunk)])
 
-    def finish(self) -> tuple[bytes, bytes, dict[str, Any]]:
-        """The events that close what is open, the last one, and the finished response in it."""
+    def finish(self) -> Iterator[bytes]:
+        """The events that close what is open, and the last one, with the finished response in it."""
         cut = CUT_SHORT.get(self._finish_reason)
         events = list(self._begin())
         if not self._output:
@@ -92,12 +60,14 @@ class Translation:
         for n in self._calls.values():
             events += self._close_call(n, "incomplete" if cut else "completed")
         ended = finished(self.asking, self._chat, self._output, cut)
-        return b"".join(events), self._event(f"response.{ended['status']}", response=ended), ended
+        yield b"".join(events)
+        self.on_end(ended)
+        yield self._event(f"response.{ended['status']}", response=ended)
 
     def _event(self, kind: str, **fields: Any) -> bytes:
-        data = encode({"type": kind, "sequence_number": self._events, **fields})
+        event = named_event(kind, sequence_number=self._events, **fields)
         self._events += 1
-        return b"event: " + kind.encode() + b"\ndata: " + data + b"\n\n"
+        return event
 
     def _begin(self) -> Iterator[bytes]:
         if self._events == 0:

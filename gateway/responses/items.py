@@ -4,21 +4,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeAlias, cast
 
 from gateway.errors import BadRequest
+from gateway.fields import simplest, text_field, unsupported
 
-__all__ = ("Item", "Message", "chat_messages", "input_items", "unsupported")
+__all__ = ("Item", "Message", "chat_messages", "input_items")
 
 Item: TypeAlias = dict[str, Any]
 Message: TypeAlias = dict[str, Any]
 
 ROLES: Final = ("user", "assistant", "system", "developer")
 ID_PREFIXES: Final = {"message": "msg", "function_call": "fc", "function_call_output": "fco", "reasoning": "rs"}
-
-
-def unsupported(param: str, what: str) -> BadRequest:
-    """OpenAI's error for a parameter that is known and cannot be served."""
-    return BadRequest(
-        f"The models behind this gateway cannot be asked for {what}.", code="unsupported_parameter", param=param
-    )
 
 
 def input_items(value: Any, suffix: str) -> list[Item]:
@@ -60,7 +54,7 @@ def _message(item: Item, place: str, messages: list[Message]) -> None:
         raise BadRequest(f"'role' must be one of {', '.join(ROLES)}", param=f"{place}.role")
     parts = _parts(item.get("content"), f"{place}.content")
     if role != "assistant":
-        messages.append({"role": role, "content": _simplest(parts)})
+        messages.append({"role": role, "content": simplest(parts)})
         return
     message: Message = {"role": role, "content": "".join(part["text"] for part in parts if part["type"] == "text")}
     refusals = [part["refusal"] for part in parts if part["type"] == "refusal"]
@@ -69,8 +63,8 @@ def _message(item: Item, place: str, messages: list[Message]) -> None:
 
 def _function_call(item: Item, place: str, messages: list[Message]) -> None:
     """A chat has the calls of one turn in one message, with the text before them."""
-    function = {"name": _text(item, "name", place), "arguments": _text(item, "arguments", place)}
-    call = {"id": _text(item, "call_id", place), "type": "function", "function": function}
+    function = {"name": text_field(item, "name", place), "arguments": text_field(item, "arguments", place)}
+    call = {"id": text_field(item, "call_id", place), "type": "function", "function": function}
     if messages and messages[-1]["role"] == "assistant":
         messages[-1].setdefault("tool_calls", []).append(call)
     else:
@@ -79,8 +73,8 @@ def _function_call(item: Item, place: str, messages: list[Message]) -> None:
 
 def _function_call_output(item: Item, place: str, messages: list[Message]) -> None:
     output = item.get("output")
-    content = output if isinstance(output, str) else _simplest(_parts(output, f"{place}.output"))
-    messages.append({"role": "tool", "tool_call_id": _text(item, "call_id", place), "content": content})
+    content = output if isinstance(output, str) else simplest(_parts(output, f"{place}.output"))
+    messages.append({"role": "tool", "tool_call_id": text_field(item, "call_id", place), "content": content})
 
 
 def _reasoning(_item: Item, _place: str, _messages: list[Message]) -> None:
@@ -111,24 +105,19 @@ def _parts(content: Any, place: str) -> list[dict[str, Any]]:
     return parts
 
 
-def _simplest(parts: list[dict[str, Any]]) -> Any:
-    """One text as a string, which every server and template takes."""
-    return parts[0]["text"] if len(parts) == 1 and parts[0]["type"] == "text" else parts
-
-
 def _text_part(part: Mapping[str, Any], place: str) -> dict[str, Any]:
-    return {"type": "text", "text": _text(part, "text", place)}
+    return {"type": "text", "text": text_field(part, "text", place)}
 
 
 def _refusal_part(part: Mapping[str, Any], place: str) -> dict[str, Any]:
-    return {"type": "refusal", "refusal": _text(part, "refusal", place)}
+    return {"type": "refusal", "refusal": text_field(part, "refusal", place)}
 
 
 def _image_part(part: Mapping[str, Any], place: str) -> dict[str, Any]:
     if part.get("file_id") is not None:
         raise unsupported(f"{place}.file_id", "an image by file id")
     detail = part.get("detail")
-    url = {"url": _text(part, "image_url", place)} | ({"detail": detail} if isinstance(detail, str) else {})
+    url = {"url": text_field(part, "image_url", place)} | ({"detail": detail} if isinstance(detail, str) else {})
     return {"type": "image_url", "image_url": url}
 
 
@@ -152,10 +141,3 @@ PARTS: Final[dict[str, Callable[[Mapping[str, Any], str], dict[str, Any]]]] = {
     "input_file": _file_part,
     "input_audio": _audio_part,
 }
-
-
-def _text(fields: Mapping[str, Any], name: str, place: str) -> str:
-    value = fields.get(name)
-    if not isinstance(value, str):
-        raise BadRequest(f"'{name}' must be a string", param=f"{place}.{name}")
-    return value

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from gateway.responses.items import Item
 from gateway.responses.request import Asking
-from gateway.wire import mapping, objects, string
+from gateway.wire import count, mapping, objects, string
 
 __all__ = (
     "CUT_SHORT",
@@ -111,20 +111,16 @@ def _usage(usage: Any) -> dict[str, Any] | None:
     counts = mapping(usage)
     if not counts:
         return None
-    prompt, answer = _count(counts.get("prompt_tokens")), _count(counts.get("completion_tokens"))
+    prompt, answer = count(counts.get("prompt_tokens")), count(counts.get("completion_tokens"))
     read, written = mapping(counts.get("prompt_tokens_details")), mapping(counts.get("completion_tokens_details"))
     return {
         "input_tokens": prompt,
         "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0} | _given(read),
         "output_tokens": answer,
         "output_tokens_details": {"reasoning_tokens": 0} | _given(written),
-        "total_tokens": _count(counts.get("total_tokens")) or prompt + answer,
+        "total_tokens": count(counts.get("total_tokens")) or prompt + answer,
     }
 
 
 def _given(details: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in details.items() if value is not None}
-
-
-def _count(value: Any) -> int:
-    return value if isinstance(value, int) else 0

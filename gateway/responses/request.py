@@ -6,7 +6,8 @@ from typing import Any, Final, cast
 
 from gateway.call import Call, Caller, Endpoint, begin_call
 from gateway.errors import BadRequest
-from gateway.responses.items import Item, Message, chat_messages, input_items, unsupported
+from gateway.fields import check_fields, unsupported
+from gateway.responses.items import Item, Message, chat_messages, input_items
 
 __all__ = ("RESPONSES", "Asking", "chat_body", "read_response", "response_id")
 
@@ -101,7 +102,7 @@ def read_response(
 
     Raises `BadRequest` or `NotFound` with the parameter that is wrong or cannot be served.
     """
-    _check(body)
+    check_fields(body, SHAPES, CANNOT)
     items = input_items(body.get("input"), _suffix(caller.request_id))
     messages = chat_messages(earlier) + chat_messages(items)
     instructions = body.get("instructions")
@@ -124,17 +125,6 @@ def read_response(
         kept=stored and call.keep_content,
     )
     return call, asking
-
-
-def _check(body: Mapping[str, Any]) -> None:
-    for name, (shape, described) in SHAPES.items():
-        value = body.get(name)
-        # not isinstance: true is no integer
-        if value is not None and type(value) is not shape:
-            raise BadRequest(f"'{name}' must be {described}", param=name)
-    for name, (harmless, described) in CANNOT.items():
-        if body.get(name) is not None and body[name] not in harmless:
-            raise unsupported(name, described)
 
 
 def chat_body(body: Mapping[str, Any], messages: Sequence[Message]) -> dict[str, Any]:

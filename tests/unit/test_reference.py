@@ -16,7 +16,9 @@ from tools import reference
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = dict(reference.commands(cli, "stillroom"))
-OF_OURS = re.compile(r"(x|webhook)-[a-z-]+[a-z]|idempotency-key|retry-after|traceparent|tracestate|openai-[a-z-]+")
+OF_OURS = re.compile(
+    r"(x|webhook)-[a-z-]+[a-z]|request-id|idempotency-key|retry-after|traceparent|tracestate|openai-[a-z-]+"
+)
 BUILT = re.compile(r"x-ratelimit-")
 """Names that are put together, so that no literal has them whole."""
 

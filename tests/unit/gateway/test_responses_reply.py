@@ -12,10 +12,11 @@ from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 
 from gateway.call import Caller
-from gateway.responses.events import Translation, response_events
+from gateway.responses.events import ResponseTranslation
 from gateway.responses.reply import from_chat
 from gateway.responses.request import Asking, read_response
 from gateway.sse import DONE, event_data, frame
+from gateway.translated import translated
 from gateway.wire import encode
 
 EVENT: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
@@ -87,10 +88,11 @@ def events(data: bytes) -> list[dict[str, Any]]:
 
 
 def streamed(parts: Iterable[dict[str, Any]], of: Asking) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    translation = Translation(of)
+    ended: list[dict[str, Any]] = []
+    translation = ResponseTranslation(of, ended.append)
     data = b"".join([translation.read(part) for part in parts])
-    closing, last, ended = translation.finish()
-    return events(data + closing + last), ended
+    data += b"".join(translation.finish())
+    return events(data), ended[0]
 
 
 def lasting(response: dict[str, Any]) -> dict[str, Any]:
@@ -196,7 +198,7 @@ async def test_a_stream_that_breaks_ends_in_a_failed_response(begun: bool):
     ended: list[dict[str, Any]] = []
     closed: list[bool] = []
     inner = _gives([*parts, frame(encode(ERROR))], closed)
-    seen = events(b"".join([event async for event in response_events(asking(), inner, ended.append)]))
+    seen = events(b"".join([event async for event in translated(ResponseTranslation(asking(), ended.append), inner)]))
     assert [event["type"] for event in seen][:2] == ["response.created", "response.in_progress"]
     last = EVENT.validate_python(seen[-1])
     assert (last.type, last.response.status) == ("response.failed", "failed")
@@ -208,7 +210,7 @@ async def test_comments_pass_and_the_response_is_handed_over_before_the_last_eve
     ended: list[dict[str, Any]] = []
     inner = _gives([b": ping\n\n", frame(encode(chunk({"content": "hi"}, "stop"))), frame(DONE)], [])
     seen = []
-    stream = response_events(asking(), inner, ended.append)
+    stream = translated(ResponseTranslation(asking(), ended.append), inner)
     assert await anext(stream) == b""
     async for event in stream:
         seen.append(event)
@@ -222,7 +224,7 @@ async def test_who_leaves_closes_what_is_read(read: int):
     closed: list[bool] = []
     inner = _gives([b"", *[frame(encode(chunk({"content": "hi"})))] * 3], closed)
     await anext(inner)  # a relay hands over what has begun
-    stream = response_events(asking(), inner, [].append)
+    stream = translated(ResponseTranslation(asking(), [].append), inner)
     for _ in range(read):
         await anext(stream)
     await stream.aclose()

@@ -1,0 +1,1 @@
+"""``/v1/messages``: Anthropic's shape of a conversation, asked of the upstreams as a chat."""
