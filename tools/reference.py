@@ -62,7 +62,7 @@ def main() -> int:
     check = parser.parse_args().check
     old = []
     for name, page in PAGES.items():
-        path, text = FOLDER / name, WRITTEN + page()
+        path, text = FOLDER / name, written(page())
         if check and (not path.exists() or path.read_text("utf-8") != text):
             old.append(name)
         elif not check:
@@ -70,6 +70,12 @@ def main() -> int:
     for name in old:
         print(f"docs/reference/{name} is out of date: run python tools/reference.py", file=sys.stderr)
     return int(bool(old))
+
+
+def written(page: str) -> str:
+    """A page that says where it comes from. Its heading stays its first line: the site's menus take it from there."""
+    heading, _, rest = page.partition("\n")
+    return f"{heading}\n\n{WRITTEN}{rest}"
 
 
 def commands_page() -> str:
@@ -127,7 +133,9 @@ def api_page() -> str:
         paths = document(build_gateway(Settings(home=home), store))["paths"]
         store.close()
     operations = [
-        (method.upper(), path, operation) for path, methods in paths.items() for method, operation in methods.items()
+        (method.upper(), path, methods[method])
+        for path, methods in sorted(paths.items())
+        for method in sorted(methods)
     ]
     rows = [(f"`{method} {path}`", _scope(operation), operation["summary"]) for method, path, operation in operations]
     details = "\n".join(_operation(*operation) for operation in operations if _queries(operation[2]))
