@@ -7,6 +7,7 @@ there: that one's worker has lost the lease and does not know it yet.
 import asyncio
 import contextlib
 import fcntl
+import json
 import os
 import signal
 import socket
@@ -25,7 +26,7 @@ from ledger.jobs import Job
 from ledger.store import Store, now_ms
 from serving import launch
 
-__all__ = ("TrainingFailed", "environment", "run_trainer")
+__all__ = ("TrainingFailed", "command", "environment", "run_trainer")
 
 POLL_S: Final = 0.5
 CHECKPOINT_S: Final = 20.0
@@ -41,6 +42,9 @@ INHERITED: Final = (
 """Beginnings of the names of variables that a trainer gets: no key, no token, no database's URL."""
 SECRETS: Final = ("KEY", "PASSWORD", "SECRET", "TOKEN")
 """What is withheld of those: names that have one of these as a word."""
+
+SHARED: Final = {"torchrun": "distill.torchrun"}
+"""The module that starts several trainers, by ``distill.engine``."""
 
 Progress = Callable[[str, dict[str, Any]], None]
 
@@ -124,7 +128,9 @@ async def _run_once(store: Store, owner: str, job: Job, reporter: _Reporter) -> 
                 await asyncio.wait_for(process.wait(), POLL_S)
         reporter.look()
         said = (await errors).strip().splitlines() if process.returncode else []
-        return process.returncode, said[-1] if said else "no message"
+        # of several processes the first to fail takes the others with it
+        own = [line for line in said if line.startswith("distill.train: ")]
+        return process.returncode, (own or said[-1:] or ["no message"])[0]
     finally:
         await _stop(process, store, owner, job)
         errors.cancel()
@@ -132,11 +138,11 @@ async def _run_once(store: Store, owner: str, job: Job, reporter: _Reporter) -> 
 
 async def _start(folder: Path) -> asyncio.subprocess.Process:
     lock = await _locked(folder / "trainer.lock")
-    command = [sys.executable, "-m", "distill.train", str(folder)]
+    config = json.loads((folder / "train.json").read_bytes())
     try:
         process = await asyncio.create_subprocess_exec(
             # the launcher ends the trainer when this worker dies, and holds the lock as long as it lives
-            sys.executable, "-I", launch.__file__, str(os.getpid()), *command,
+            sys.executable, "-I", launch.__file__, str(os.getpid()), *command(folder, config),
             stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
             env=environment(os.environ), start_new_session=True, pass_fds=(lock,),
         )  # fmt: skip
@@ -144,6 +150,14 @@ async def _start(folder: Path) -> asyncio.subprocess.Process:
         return process
     finally:
         os.close(lock)
+
+
+def command(folder: Path, config: Mapping[str, Any]) -> list[str]:
+    """The trainer of a job's folder, by its ``train.json``."""
+    module = SHARED.get(config.get("engine", "local"))
+    if module is not None:
+        return [sys.executable, "-m", module, str(folder), str(config["processes"])]
+    return [sys.executable, "-m", "distill.train", str(folder)]
 
 
 async def _locked(path: Path) -> int:

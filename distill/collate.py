@@ -240,10 +240,17 @@ class BucketSampler:
 
     drop_last = False
 
-    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int, window: int = 32) -> None:
-        """Order rows of these ``lengths``; so many batches as ``window`` says are sorted by length together."""
+    def __init__(
+        self, lengths: Sequence[int], batch_size: int, seed: int, window: int = 32, part: tuple[int, int] = (0, 1)
+    ) -> None:
+        """Order rows of these ``lengths``; so many batches as ``window`` says are sorted by length together.
+
+        ``part`` is a process and how many share each batch: it gets its part of all batches, none of them empty. What
+        is left of an epoch and has not a row for each process joins the batch before it.
+        """
         self.batch_size = batch_size
         self.window = window
+        self._process, self._processes = part
         self._lengths = lengths
         self._seed = seed
         self._epoch = 0
@@ -254,7 +261,8 @@ class BucketSampler:
 
     def __len__(self) -> int:
         """Count the batches of an epoch; the last of them may be smaller."""
-        return math.ceil(len(self._lengths) / self.batch_size)
+        whole, left = divmod(len(self._lengths), self.batch_size)
+        return whole + (left >= self._processes or (left > 0 and whole == 0))
 
     def __iter__(self) -> Iterator[list[int]]:
         """Give the batches of the current epoch."""
@@ -265,5 +273,7 @@ class BucketSampler:
         for start in range(0, len(order), span):
             order[start : start + span] = sorted(order[start : start + span], key=self._lengths.__getitem__)
         batches = [order[at : at + self.batch_size] for at in range(0, len(order), self.batch_size)]
+        while len(batches) > len(self):
+            batches[-2:] = [batches[-2] + batches[-1]]
         chance.shuffle(batches)
-        yield from batches
+        yield from (batch[self._process :: self._processes] for batch in batches)

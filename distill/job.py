@@ -139,4 +139,6 @@ def _train_config(context: JobContext, folder: Path, source: Path, champion: Rel
         "weights": str(source.resolve()),
         "examples": str((folder / "dataset" / "train.parquet").resolve()),
         "output": str(output.resolve()),
+        "engine": context.distill.engine,
+        "processes": context.distill.processes if context.distill.engine != "local" else 1,
     }

@@ -14,6 +14,8 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState
 from transformers.trainer_callback import PrinterCallback
 from transformers.training_args import TrainingArguments
 
+from distill import ranks
+
 __all__ = (
     "EarlyStop",
     "Progress",
@@ -53,7 +55,7 @@ class StopRequest(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Ask the loop to save and to stop."""
-        if self._asked():
+        if ranks.agreed(self._asked()):
             control.should_save = True
             control.should_training_stop = True
 
@@ -145,7 +147,7 @@ class EarlyStop(TrainerCallback):
     ) -> None:
         """Write what is trained of the model if its loss is the lowest yet."""
         since = best_of(validation_losses(state), self.min_delta)[1]
-        if since == 0:
+        if since == 0 and ranks.is_first():
             trained = {
                 n: p.detach() for n, p in cast("nn.Module", context["model"]).named_parameters() if p.requires_grad
             }
@@ -162,6 +164,7 @@ class EarlyStop(TrainerCallback):
 
     def restore(self, model: nn.Module) -> None:
         """Put the kept weights back."""
+        ranks.wait_for_all()
         model.load_state_dict(load_file(self._kept), strict=False)
 
 
@@ -183,7 +186,8 @@ def watch(trainer: Trainer, progress: ProgressLog, asked_to_stop: Callable[[], b
     """Add our callbacks, and take away the one that prints."""
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(StopRequest(asked_to_stop))
-    trainer.add_callback(progress)
+    if ranks.is_first():
+        trainer.add_callback(progress)
 
 
 def read_progress(path: Path) -> list[Progress]:

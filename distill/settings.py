@@ -1,6 +1,6 @@
 """The ``[distill]`` table of the settings."""
 
-from typing import Final, Literal
+from typing import Final, Literal, TypeAlias
 
 import msgspec
 
@@ -10,8 +10,9 @@ from distill.gate_settings import GateSettings
 from distill.loss_settings import Divergence, DivergenceName, LossSettings, Tail
 from distill.trigger_settings import TriggerSettings
 
-__all__ = ("ABOVE_ZERO", "TRAINING_RANGES", "DistillSettings", "TrainingSettings")
+__all__ = ("ABOVE_ZERO", "TRAINING_RANGES", "DistillSettings", "Engine", "TrainingSettings")
 
+Engine: TypeAlias = Literal["local", "torchrun"]
 
 TRAINING_RANGES: Final[dict[str, tuple[float, float]]] = {
     "train_layers": (1, 1e6),
@@ -143,6 +144,14 @@ class TrainingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if 0.0 <= self.beta <= 1.0:  # else it is said with the other ranges, which name the variable
             _ = self.loss
 
+    def divided_by(self, processes: int) -> None:
+        """Raises `ValueError` where so many processes cannot share a step's examples equally."""
+        parts = max(1, self.accumulation_steps) * max(1, processes)
+        if self.batch_size % parts:
+            raise ValueError(
+                f"batch_size = {self.batch_size}: not a multiple of accumulation_steps x processes, {parts}"
+            )
+
     @property
     def loss(self) -> LossSettings:
         """How the student is compared with the teacher. Raises `ValueError` where that means nothing."""
@@ -155,6 +164,10 @@ class TrainingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class DistillSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a job takes, how it trains, and what lets its release go live."""
 
+    engine: Engine = "local"
+    """What runs the trainer: one process, or with ``torchrun`` several of this machine."""
+    processes: int = 2
+    """With ``torchrun``: how many share each step, one for each GPU. ``training.threads`` is of each."""
     approval: Literal["auto", "manual"] = "manual"
     """``manual``: a release that passed its gate waits for a person."""
     holdout_share: float = 0.25
@@ -192,7 +205,9 @@ class DistillSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How a release is tried on live traffic."""
 
     def __post_init__(self) -> None:
-        """Refuse a secret where everybody reads it, as `ValueError`: settings are a part of every release."""
+        """Refuse processes without an equal part, and a secret: settings are a part of every release."""
+        if self.engine != "local":
+            self.training.divided_by(self.processes)
         if self.mlflow_uri is not None and "@" in self.mlflow_uri:
             raise ValueError(
                 "mlflow_uri holds a user or a password: give them as MLFLOW_TRACKING_USERNAME, _PASSWORD"

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
@@ -20,9 +20,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
+from distill import ranks
 from distill.collate import ExampleSet, collate, read_examples, split_off
 from distill.student import make_student, new_folder
 from distill.train_config import ConfigError, TrainConfig, TrainResult, read_config
+from serving.launch import die_with_launcher
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, TrainingArguments
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from distill.progress import EarlyStop, Progress
     from distill.trainer import DistillTrainer, LocalTeacher
 
-__all__ = ("main", "train")
+__all__ = ("StopFlag", "attempt", "main", "prepared", "train")
 
 PROGRESS = "progress.jsonl"
 PREPARED = "prepared.json"
@@ -51,36 +53,50 @@ def main(arguments: Sequence[str]) -> int:
         sys.stderr.write("usage: python -m distill.train JOB_DIR\n")
         return 2
     job = Path(arguments[0])
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        # torchrun gives each process a session of its own, so that nobody would end it after a SIGKILL of torchrun
+        die_with_launcher()
     stop = StopFlag()
     signal.signal(signal.SIGTERM, stop.ask)
+    status, line = attempt(job, stop, prepare_process)
+    if line:
+        sys.stderr.write(f"distill.train: {line}\n")
+    return status
+
+
+def attempt(job: Path, stop: "StopFlag", prepare: Callable[[int], None]) -> tuple[int, str]:
+    """Run the job after ``prepare`` was given the threads: the exit status, and why it failed if it did."""
     try:
         config = read_config(job)
-        prepare_process(config.threads)
+        prepare(config.threads)
         train(config, job, stop)
     except Stopped:
-        return 128 + signal.SIGTERM
+        return 128 + signal.SIGTERM, ""
     except ConfigError as error:
-        sys.stderr.write(f"distill.train: {error}\n")
-        return 2
+        return 2, str(error)
     except Exception as error:  # noqa: BLE001 - the outermost seam: the worker reads one line, people the file
         (job / "traceback.txt").write_text(traceback.format_exc(), encoding="utf-8")
-        sys.stderr.write(f"distill.train: {type(error).__name__}: {' '.join(str(error).split())}\n")
-        return 1
-    return 0
+        return 1, f"{type(error).__name__}: {' '.join(str(error).split())}"
+    return 0, ""
 
 
-def prepare_process(threads: int) -> None:
-    """Set what OpenMP reads only once, when torch loads it; start the process again if that is past.
+def prepared(threads: int) -> dict[str, str]:
+    """The variables that OpenMP and transformers read once, when they are loaded.
 
     Threads that spin at a barrier make training 7 to 12 times slower on a machine shared with an engine.
     """
-    wanted = {
+    return {
         "OMP_WAIT_POLICY": "PASSIVE",
         "OMP_NUM_THREADS": str(threads),
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_VERBOSITY": "error",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     }
+
+
+def prepare_process(threads: int) -> None:
+    """Set `prepared`; start the process again if torch is loaded already."""
+    wanted = prepared(threads)
     if all(os.environ.get(name) == value for name, value in wanted.items()):
         return
     os.environ.update(wanted)
@@ -98,13 +114,16 @@ def train(config: TrainConfig, job: Path, stop: "StopFlag") -> None:
     if Path(config.output).exists():
         return  # the rename to `output` is the last thing a run does
     from distill.frozen import restore_layers, without_lower_layers
-    from distill.progress import ProgressLog, read_progress, watch
-    from distill.student_model import load_student, load_teacher, save_student
+    from distill.progress import ProgressLog, watch
+    from distill.student_model import load_student, load_teacher
 
-    source = _source(config, job)
+    ranks.join()
+    with ranks.first_alone():
+        source = _source(config, job)
     examples = ExampleSet(read_examples(Path(config.examples)), config.max_length)
-    if not examples:
-        raise ConfigError(f"{config.examples} has no example of at most {config.max_length} tokens")
+    if len(examples) < ranks.world():
+        few = "no example" if not examples else f"fewer than {ranks.world()} examples"
+        raise ConfigError(f"{config.examples} has {few} of at most {config.max_length} tokens")
     model = load_student(config, source)
     teacher = load_teacher(config, source)
     # what samples needs all its layers, and four-bit weights stay where they are
@@ -113,12 +132,20 @@ def train(config: TrainConfig, job: Path, stop: "StopFlag") -> None:
     rows, lower = without_lower_layers(model, upper, examples, prepared)
     run = _run(config, job, rows, model, teacher)
     watch(run.trainer, ProgressLog(job / PROGRESS, run.examples), lambda: stop.asked)
-    if stop.asked:
+    if ranks.agreed(stop.asked):
         raise Stopped
     run.finish(job)
     if lower is not None:
         restore_layers(model, lower)
-    result = _result(read_progress(job / PROGRESS)[-1], run, examples.too_long)
+    if ranks.is_first():
+        _write(config, job, source, run, examples.too_long)
+
+
+def _write(config: TrainConfig, job: Path, source: Path, run: "_Run", too_long: int) -> None:
+    from distill.progress import read_progress
+    from distill.student_model import save_student
+
+    result = _result(read_progress(job / PROGRESS)[-1], run, too_long)
     with new_folder(Path(config.output)) as folder:
         save_student(run.trainer.model, config, source, folder)
         (job / "result.json").write_bytes(msgspec.json.encode(result))
@@ -149,7 +176,8 @@ class _Run:
         from distill.progress import best_of, validation_losses
         from distill.trainer import newest_checkpoint, state_of
 
-        checkpoint = newest_checkpoint(job / "checkpoints")
+        with ranks.first_alone():
+            checkpoint = newest_checkpoint(job / "checkpoints")
         if checkpoint is not None:
             self.trainer.state = state_of(checkpoint)
         over = self.early is not None and self.early.over(self.trainer.state)
@@ -214,7 +242,7 @@ def _run(config: TrainConfig, job: Path, rows: Any, model: "PreTrainedModel", te
 
 def _tensorboard(config: TrainConfig, job: Path) -> Any:
     """The callback that writes ``tensorboard/``, if it is wanted. Raises `ConfigError` where TensorBoard is not."""
-    if not config.tensorboard:
+    if not config.tensorboard or not ranks.is_first():
         return None
     if find_spec("tensorboard") is None:
         raise ConfigError("tensorboard = true needs TensorBoard: pip install 'stillroom[tensorboard]', or unset it")
@@ -234,7 +262,7 @@ def _arguments(config: TrainConfig, job: Path, examples: int) -> "TrainingArgume
     return TrainingArguments(
         output_dir=str(job / "checkpoints"),
         num_train_epochs=config.epochs,
-        per_device_train_batch_size=config.batch_size // config.accumulation_steps,
+        per_device_train_batch_size=config.batch_size // config.accumulation_steps // ranks.world(),
         gradient_accumulation_steps=config.accumulation_steps,
         gradient_checkpointing=config.gradient_checkpointing,
         gradient_checkpointing_kwargs={"use_reentrant": False},
@@ -244,6 +272,7 @@ def _arguments(config: TrainConfig, job: Path, examples: int) -> "TrainingArgume
         optim="adamw_torch_fused",
         seed=config.seed,
         use_cpu=not torch.cuda.is_available(),
+        ddp_find_unused_parameters=False,
         bf16=uses_bfloat16(config),
         dataloader_pin_memory=torch.cuda.is_available(),
         eval_strategy="steps" if config.validation_share else "no",
@@ -259,7 +288,8 @@ def _arguments(config: TrainConfig, job: Path, examples: int) -> "TrainingArgume
 
 
 def _write_prepared(path: Path, rows: int, done: int) -> None:
-    path.write_bytes(msgspec.json.encode({"done": done, "of": rows}))
+    if ranks.is_first():
+        path.write_bytes(msgspec.json.encode({"done": done, "of": rows}))
 
 
 def _result(last: "Progress", run: _Run, too_long: int) -> TrainResult:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import msgspec
 
-from distill.settings import ABOVE_ZERO, TRAINING_RANGES, TrainingSettings
+from distill.settings import ABOVE_ZERO, TRAINING_RANGES, Engine, TrainingSettings
 
 __all__ = ("ConfigError", "TrainConfig", "TrainResult", "read_config")
 
@@ -16,13 +16,16 @@ class ConfigError(Exception):
 class TrainConfig(TrainingSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``train.json``: the settings of training, and where things are.
 
-    ``weights`` and ``output`` are model folders, ``examples`` a file of `read_examples`. The job that writes it has
-    put the setting ``continued_epochs`` in the place of ``epochs`` where it applies.
+    ``weights`` and ``output`` are model folders, ``examples`` a file of `read_examples`; ``engine`` starts so many
+    ``processes``. The job that writes it has put the setting ``continued_epochs`` in the place of ``epochs`` where it
+    applies.
     """
 
     weights: str
     examples: str
     output: str
+    engine: Engine = "local"
+    processes: int = 1
 
     def __post_init__(self) -> None:
         """Refuse a number out of its range, and what means nothing, as `ValueError`."""
@@ -35,6 +38,8 @@ class TrainConfig(TrainingSettings, frozen=True, kw_only=True, forbid_unknown_fi
                     f"{name} = {value}: must be {'above' if name in ABOVE_ZERO else 'from'} {low:g} to {high:g}"
                 )
         super().__post_init__()
+        if self.engine != "local":
+            self.divided_by(self.processes)
 
 
 class TrainResult(msgspec.Struct):

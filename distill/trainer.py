@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 import torch
+from accelerate.data_loader import prepare_data_loader
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedModel, Trainer, TrainerState
 
+from distill import ranks
 from distill.collate import IGNORED, BucketSampler, Selected
 from distill.foreign import Side, answers_distance
 from distill.loss_settings import LossSettings
@@ -138,9 +140,13 @@ class DistillTrainer(Trainer):
     def _batches(self, dataset: Any) -> DataLoader[Any]:
         rows = cast("Selected", dataset)
         window = 1 if self._packed else 32
-        sampler = BucketSampler(rows.lengths, self.args.train_batch_size, self.args.seed, window)
+        size, part = self.args.train_batch_size * ranks.world(), (ranks.rank(), ranks.world())
+        sampler = BucketSampler(rows.lengths, size, self.args.seed, window, part)
         loader = DataLoader(cast("Dataset[Any]", rows), batch_sampler=sampler, collate_fn=self.data_collator)
-        return cast("DataLoader[Any]", self.accelerator.prepare(loader))
+        # the sampler has taken this process's part already
+        return prepare_data_loader(
+            loader, self.accelerator.device, num_processes=1, process_index=0, put_on_device=True
+        )
 
     def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device) -> Any:
         """A step's batches; in a sampled step, with the student's own answers to their prompts."""
@@ -149,7 +155,9 @@ class DistillTrainer(Trainer):
             return super().get_batch_samples(epoch_iterator, num_batches, device)
         student = self.accelerator.unwrap_model(self.model)
         sampled = (
-            sampled_batch(student, batch, teacher.sampling, step * num_batches + place)
+            sampled_batch(
+                student, batch, teacher.sampling, (step * num_batches + place) * ranks.world() + ranks.rank()
+            )
             for place, batch in enumerate(epoch_iterator)
         )
         return super().get_batch_samples(sampled, num_batches, device)
@@ -210,16 +218,16 @@ class DistillTrainer(Trainer):
         """The loss over the validation rows, a mean over their labels, as ``eval_loss``."""
         model = cast("nn.Module", self.model)
         model.eval()
-        total = torch.zeros((), dtype=torch.float64)
-        labels = 0
+        total = torch.zeros(2, dtype=torch.float64)
         with torch.no_grad():
             for batch in self._batches(eval_dataset or self.eval_dataset):
                 inputs = self._prepare_inputs(batch)
                 with self.compute_loss_context_manager():
-                    total += self.compute_loss(model, inputs, num_items_in_batch=1).double().cpu()
-                labels += len(inputs["weights"])
+                    loss = float(self.compute_loss(model, inputs, num_items_in_batch=1)) / ranks.world()
+                total += torch.tensor([loss, len(inputs["weights"])])
         model.train()
-        metrics = {f"{metric_key_prefix}_loss": float(total) / labels}
+        loss, labels = ranks.summed(total).tolist()
+        metrics = {f"{metric_key_prefix}_loss": loss / labels}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics

@@ -36,6 +36,14 @@ class StudentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``cpu``, ``cuda`` or ``auto``."""
     engine_args: tuple[str, ...] = ()
     """Further arguments for vLLM's server."""
+    tensor_parallel: int = 1
+    """GPUs that one server splits each layer over."""
+    pipeline_parallel: int = 1
+    """Groups of GPUs that one server splits its layers over."""
+    data_parallel: int = 1
+    """Copies of the model behind one server, each on GPUs of its own."""
+    executor: Literal["mp", "ray"] = "mp"
+    """What runs them: processes of the machine, or a Ray cluster (``RAY_ADDRESS``; needs ``ray`` beside vLLM)."""
     swap: Swap = "blue_green"
     """How a release takes over: a second server beside the first, new weights in the running one, or a LoRA adapter
     on base weights that stay."""

@@ -12,7 +12,7 @@ import structlog
 from ledger.artifact_store import local_part
 from ledger.artifacts import ArtifactError
 from ledger.releases import Release
-from serving.engine import Device, EngineOptions, detect_device
+from serving.engine import Device, EngineOptions, Parallel, detect_device
 from serving.server import Health, VllmServer, free_port, supervise
 from serving.settings import StudentSettings
 from serving.weights import WeightsError, refuse_code
@@ -39,6 +39,9 @@ def engine_options(settings: StudentSettings, weights: Path, release: str, port:
         extra_args=settings.engine_args,
         swap=settings.swap,
         lora_rank=settings.max_lora_rank,
+        parallel=Parallel(
+            settings.tensor_parallel, settings.pipeline_parallel, settings.data_parallel, settings.executor
+        ),
     )
 
 

@@ -1,5 +1,6 @@
 """The command line and the environment that vLLM is started with."""
 
+import json
 import os
 import socket
 import subprocess
@@ -11,9 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.engine import EngineOptions, command, detect_device, environment
+from serving.engine import EngineOptions, Parallel, command, detect_device, environment
 from serving.guard import MARK, RELEASE_VARIABLE, TOKEN_VARIABLE
 from serving.server import Backoff, VllmServer, free_port
+from serving.settings import StudentSettings
+from serving.students import engine_options
 
 CPU = EngineOptions(
     weights=Path("/releases/7/student"),
@@ -50,6 +53,54 @@ def test_the_cpu_command_line_is_float32_and_eager():
 def test_the_cuda_command_line_lets_vllm_choose_the_dtype_and_ends_with_the_extra_arguments():
     expected = [*SHARED.split(), "--dtype", "auto", "--tensor-parallel-size", "2"]
     assert command(CUDA) == [sys.executable, *expected]
+
+
+PARALLEL = [
+    (Parallel(), ""),
+    (Parallel(tensor=4), "--tensor-parallel-size 4"),
+    (Parallel(2, 3, 4), "--tensor-parallel-size 2 --pipeline-parallel-size 3 --data-parallel-size 4"),
+    (Parallel(tensor=8, executor="ray"), "--tensor-parallel-size 8 --distributed-executor-backend ray"),
+    (
+        Parallel(data=2, executor="ray"),
+        "--data-parallel-size 2 --distributed-executor-backend ray --data-parallel-backend ray",
+    ),
+]
+
+
+@pytest.mark.parametrize(("parallel", "words"), PARALLEL)
+def test_more_gpus_than_one_are_said_and_one_is_not(parallel: Parallel, words: str):
+    plain = replace(CUDA, extra_args=())
+    assert command(replace(plain, parallel=parallel)) == [*command(plain), *words.split()]
+
+
+def test_settings_of_more_gpus_reach_the_command_line():
+    settings = StudentSettings(device="cuda", tensor_parallel=2, pipeline_parallel=2, data_parallel=3, executor="ray")
+    assert engine_options(settings, CUDA.weights, "r", 1).parallel == Parallel(2, 2, 3, "ray")
+
+
+def test_vllm_itself_takes_every_command_line_that_is_made():
+    """In a process of its own: vLLM registers itself with torch when it is imported."""
+    pytest.importorskip("vllm")
+    lines = [command(replace(CUDA, extra_args=(), parallel=parallel))[3:] for parallel, _ in PARALLEL]
+    code = (
+        "import json, sys\n"
+        "from vllm.entrypoints.launchers.cli_args import make_arg_parser\n"
+        "from vllm.utils.argparse_utils import FlexibleArgumentParser\n"
+        "for line in json.loads(sys.argv[1]):\n"
+        "    read = make_arg_parser(FlexibleArgumentParser()).parse_args(line)\n"
+        "    print(json.dumps([read.tensor_parallel_size, read.pipeline_parallel_size, read.data_parallel_size,\n"
+        "                      read.distributed_executor_backend, read.data_parallel_backend]))\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", code, json.dumps(lines)], capture_output=True, text=True, check=True)
+    read = [json.loads(line) for line in ran.stdout.splitlines() if line.startswith("[")]
+    assert [line[:3] for line in read] == [[each.tensor, each.pipeline, each.data] for each, _ in PARALLEL]
+    assert [line[3] for line in read] == [None, None, None, "ray", "ray"]
+    assert read[-1][4] == "ray"
+
+
+def test_on_cpus_one_process_runs_the_model_itself_and_several_do_not():
+    spread = environment(replace(CPU, parallel=Parallel(tensor=2)), {})
+    assert set(environment(CPU, {})) - set(spread) == {"VLLM_ENABLE_V1_MULTIPROCESSING"}
 
 
 def test_the_cpu_environment_states_threads_and_cache_and_sends_nothing_home():
