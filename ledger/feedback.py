@@ -85,7 +85,7 @@ def add(store: Store, said: Feedback, asker: str | None, anyones: bool) -> Feedb
         kept = msgspec.structs.replace(kept, correction=None, comment=None)
     if kept.score is None and kept.label is None and kept.correction is None and kept.comment is None:
         raise NothingKept("the content of this request is not kept, so a text about it is not either")
-    with store.write() as connection:
+    with store.write(None) as connection:
         connection.execute(sa.insert(schema.feedback).values(_row(kept)))
     return kept
 

@@ -84,7 +84,8 @@ def create_once(store: Store, name: str, trigger: str, actor: str, settings: Map
     )  # fmt: skip
     with store.write() as connection:
         insert = insert_into(connection, schema.jobs).values({f: getattr(job, f) for f in Job.__slots__})
-        if not connection.execute(insert.on_conflict_do_nothing()).rowcount:
+        made_now = insert.on_conflict_do_nothing().returning(schema.jobs.c.id)
+        if connection.execute(made_now).first() is None:
             row = connection.execute(sa.select(schema.jobs).where(schema.jobs.c.id == job.id)).one()
             return Job(*row), False
         made = {"state": job.state, "settings": job.settings}
@@ -121,7 +122,7 @@ def newest(store: Store) -> Job | None:
 def claim(store: Store, owner: str, job_id: str | None = None) -> Job | None:
     """Take the oldest active job whose lease is free or has run out (or the one named), or None."""
     table = schema.jobs
-    with store.write() as connection:
+    with store.write(None) as connection:
         # the time at which the lock is held: the store may have made us wait for it longer than a lease
         now = now_ms()
         free = sa.or_(table.c.lease_until.is_(None), table.c.lease_until < now)
@@ -129,9 +130,7 @@ def claim(store: Store, owner: str, job_id: str | None = None) -> Job | None:
         if job_id is not None:
             condition = sa.and_(condition, table.c.id == job_id)
         pick = sa.select(table.c.id).where(condition).order_by(table.c.created_at).limit(1)
-        if connection.dialect.name == "postgresql":
-            pick = pick.with_for_update(skip_locked=True)
-        found = connection.execute(pick).scalar()
+        found = connection.execute(pick.with_for_update(skip_locked=True)).scalar()
         if found is None:
             return None
         row = connection.execute(
@@ -146,7 +145,7 @@ def claim(store: Store, owner: str, job_id: str | None = None) -> Job | None:
 def heartbeat(store: Store, job_id: str, owner: str) -> Job:
     """Renew the lease. Raises `JobError` when another worker holds it: stop working on the job then."""
     table = schema.jobs
-    with store.write() as connection:
+    with store.write(None) as connection:
         row = connection.execute(
             sa.update(table)
             .where(table.c.id == job_id, table.c.lease_owner == owner)

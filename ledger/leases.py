@@ -16,18 +16,18 @@ def take(store: Store, name: str, owner: str, lease_ms: int) -> bool:
     if held is not None and held.owner != owner and held.until >= now_ms():
         # so that those who wait do not write
         return False
-    with store.write() as connection:
+    with store.write(None) as connection:
         # the time at which the lock is held: the store may have made us wait for it longer than a lease
         now = now_ms()
         values = {"owner": owner, "until": now + lease_ms}
         insert = insert_into(connection, table).values(name=name, **values)
         is_free = sa.or_(table.c.owner == owner, table.c.until < now)
-        done = connection.execute(insert.on_conflict_do_update(index_elements=["name"], set_=values, where=is_free))
-        return bool(done.rowcount)
+        taken = insert.on_conflict_do_update(index_elements=["name"], set_=values, where=is_free)
+        return connection.execute(taken.returning(table.c.name)).first() is not None
 
 
 def give_back(store: Store, name: str, owner: str) -> None:
     """Let another have it at once. Nothing where it is not held."""
     table = schema.leases
-    with store.write() as connection:
+    with store.write(None) as connection:
         connection.execute(sa.delete(table).where(table.c.name == name, table.c.owner == owner))

@@ -111,8 +111,8 @@ def take_up(store: Store, wanted_by: Callable[[str], Iterable[str]], now: int) -
     with store.read() as connection:
         if connection.execute(new.limit(1)).first() is None:
             return 0
-    with store.write() as connection:
-        rows = connection.execute(new.with_for_update()).all()
+    with store.write(None) as connection:
+        rows = connection.execute(new.with_for_update(skip_locked=True)).all()
         made = [
             {"message_id": row.message_id, "endpoint": name, "created_at": now, "due_at": now, **_NEW}
             for row in rows
@@ -157,7 +157,7 @@ def mark(store: Store, delivery_id: int, status: int | None, error: str | None, 
         "due_at": due_at,
         "ended_at": None if state == "pending" else now,
     }
-    with store.write() as connection:
+    with store.write(None) as connection:
         waits = sa.and_(_delivery.c.id == delivery_id, _delivery.c.state == "pending")
         connection.execute(sa.update(_delivery).where(waits).values(values))
 

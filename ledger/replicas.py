@@ -7,7 +7,7 @@ from typing import Final
 import sqlalchemy as sa
 
 from ledger import schema
-from ledger.store import Store, now_ms
+from ledger.store import Store, insert_into, now_ms
 
 __all__ = ("STALE_MS", "SWAPPABLE", "Replica", "list_replicas", "places", "remove", "report")
 
@@ -35,12 +35,9 @@ class Replica:
 def report(store: Store, replica: Replica) -> None:
     """Insert or refresh a replica's row; the heartbeat is set to now."""
     values = {f: getattr(replica, f) for f in Replica.__slots__} | {"heartbeat_at": now_ms()}
-    with store.write() as connection:
-        updated = connection.execute(
-            sa.update(schema.replicas).where(schema.replicas.c.id == replica.id).values(values)
-        )
-        if not updated.rowcount:
-            connection.execute(sa.insert(schema.replicas).values(values))
+    with store.write(None) as connection:
+        insert = insert_into(connection, schema.replicas).values(values)
+        connection.execute(insert.on_conflict_do_update(index_elements=["id"], set_=values))
 
 
 def remove(store: Store, replica_id: str) -> None:

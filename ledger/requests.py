@@ -1,6 +1,7 @@
 """The ``requests`` and ``contents`` tables, and what the hourly sums say of all requests."""
 
 import json
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -63,7 +64,7 @@ def insert_records(store: Store, records: Sequence[RequestRecord]) -> int:
     if not records:
         return 0
     by_id = {record.id: record for record in records}
-    with store.write() as connection:
+    with store.write("rows") as connection:
         known = _known(connection, list(by_id))
         new = [record for request_id, record in by_id.items() if request_id not in known]
         if not new:
@@ -110,6 +111,9 @@ def _known(connection: sa.Connection, ids: list[str]) -> set[str]:
 
 def _row(record: RequestRecord) -> tuple[Any, ...]:
     values = _row_values(record)
+    if math.isnan(record.latency_ms + record.propensity):
+        # SQLite refuses it, PostgreSQL would take it, and every sum of it would be none
+        raise OverflowError(f"request {record.id}: its latency or its propensity is no number")
     return *values[:_TAGS], json.dumps(record.tags), *values[_TAGS + 1 :]
 
 

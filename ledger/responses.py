@@ -46,7 +46,7 @@ def save(store: Store, responses: Sequence[StoredResponse]) -> None:
     """Add responses, their bodies compressed with zstd. One that is there already is replaced."""
     ids = [response.id for response in responses]
     rows = [msgspec.structs.asdict(response) | {"body": compressed(response.body)} for response in responses]
-    with store.write() as connection:
+    with store.write(None) as connection:
         connection.execute(sa.delete(schema.responses).where(schema.responses.c.id.in_(ids)))
         connection.execute(sa.insert(schema.responses), rows)
 
@@ -65,13 +65,13 @@ def get(store: Store, response_id: str) -> StoredResponse | None:
 
 def delete(store: Store, response_id: str) -> bool:
     """Delete a response. Returns whether there was one."""
-    with store.write() as connection:
+    with store.write(None) as connection:
         return bool(connection.execute(_deletion(schema.responses.c.id == response_id)).rowcount)
 
 
 def expire(store: Store, before: int) -> int:
     """Delete the responses that are older than a time (ms). Returns how many."""
-    with store.write() as connection:
+    with store.write(None) as connection:
         return int(connection.execute(_deletion(schema.responses.c.created_at < before)).rowcount)
 
 

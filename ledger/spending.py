@@ -77,8 +77,6 @@ class SpendReader:
         periods = Periods.at(now)
         open_from = max(periods.month, now // HOUR_MS * HOUR_MS - HOUR_MS)
         with self.store.read() as connection:
-            if connection.dialect.name == "postgresql":
-                connection.execution_options(isolation_level="REPEATABLE READ")
             recent = _sums(connection, key_ids, periods, open_from, None)
             # listed after the first read: whatever that one saw was pending by then, so that nothing counts twice
             waiting = dict(pending())

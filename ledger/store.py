@@ -3,10 +3,10 @@
 import contextlib
 import sqlite3
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
 from alembic import command
@@ -15,10 +15,16 @@ from sqlalchemy import event
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DisconnectionError, OperationalError
 
+from ledger.server_store import Queue, server_engine, wait_turn
+
 __all__ = ("Store", "insert_into", "insert_of", "now_ms", "open_store", "sqlite_url")
 
 BUSY_TIMEOUT_S = 30
 LOCKED_PAUSE_S = 0.05
+READING: Final[dict[str, dict[str, Any]]] = {
+    "sqlite": {},
+    "postgresql": {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True},
+}
 
 
 def now_ms() -> int:
@@ -28,23 +34,31 @@ def now_ms() -> int:
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """The store's engine. `read` and `write` are the only ways in: on SQLite a write takes the lock when it begins,
-    so that two writers queue instead of failing halfway.
-    """
+    """The store's engine. `read` and `write` are the only ways in."""
 
     engine: sa.Engine
+    on_change: Callable[[], None] | None = None
+    """Called when a change of the state of things is committed, for who wants to know at once."""
 
     @contextlib.contextmanager
     def read(self) -> Generator[sa.Connection]:
-        """A connection in a read transaction."""
-        with self.engine.connect() as connection:
+        """A connection in a read transaction: all that is read in it is of one moment."""
+        with self.engine.connect().execution_options(**READING[self.engine.dialect.name]) as connection:
             yield connection
 
     @contextlib.contextmanager
-    def write(self) -> Generator[sa.Connection]:
-        """A connection in a write transaction, committed at the end and rolled back on an error."""
+    def write(self, queue: Queue | None = "state") -> Generator[sa.Connection]:
+        """A connection in a write transaction, committed at the end and rolled back on an error.
+
+        Writers of one queue come one after another, so that what they read stays true until they commit. SQLite has
+        one queue for all; on PostgreSQL ``None`` is for those that lock the rows they decide by.
+        """
         with self.engine.connect().execution_options(stillroom_write=True) as connection, connection.begin():
+            if queue is not None and connection.dialect.name == "postgresql":
+                wait_turn(connection, queue)
             yield connection
+        if queue == "state" and self.on_change is not None:
+            self.on_change()
 
     def close(self) -> None:
         """Close the pooled connections."""
@@ -66,25 +80,16 @@ def sqlite_url(home: Path) -> str:
     return sa.URL.create("sqlite", database=str(home / "ledger.sqlite")).render_as_string()
 
 
-def open_store(url: str) -> Store:
+def open_store(url: str, on_change: Callable[[], None] | None = None) -> Store:
     """Open the store and bring its schema up to date.
 
     Raises ``sqlalchemy.exc.SQLAlchemyError`` when the database cannot be reached.
     """
     parsed = sa.make_url(url)
-    engine = _sqlite_engine(parsed) if parsed.get_backend_name() == "sqlite" else _server_engine(parsed)
-    store = Store(engine)
+    engine = _sqlite_engine(parsed) if parsed.get_backend_name() == "sqlite" else server_engine(parsed)
+    store = Store(engine, on_change)
     _migrate(store)
     return store
-
-
-def _server_engine(url: sa.URL) -> sa.Engine:
-    try:
-        return sa.create_engine(url, pool_pre_ping=True)
-    except ModuleNotFoundError as error:
-        raise ArgumentError(
-            f"the driver of {url.render_as_string()} is not installed: pip install {error.name}"
-        ) from error
 
 
 def _sqlite_engine(url: sa.URL) -> sa.Engine:
@@ -152,6 +157,7 @@ def _prepare_sqlite(engine: sa.Engine, path: Path) -> None:
 def _migrate(store: Store) -> None:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-    with store.write() as connection:
+    # those that start together come one after another, however long the first one takes
+    with store.write("migration") as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, "head")

@@ -12,7 +12,7 @@ __all__ = ("add_seconds", "seconds_by_hour")
 def add_seconds(store: Store, seconds: dict[str, float]) -> None:
     """Add what the servers of each release have run since this was last told, to the hour that it is now."""
     table, hour = schema.student_hours, now_ms() // HOUR_MS * HOUR_MS
-    with store.write() as connection:
+    with store.write(None) as connection:
         for release_id, ran in sorted(seconds.items()):
             insert = insert_into(connection, table).values(hour=hour, release_id=release_id, seconds=ran)
             connection.execute(

@@ -1,8 +1,11 @@
 """Rows and stores for the ledger's tests."""
 
 import contextlib
+import sqlite3
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +33,45 @@ CONTENT = st.builds(
 
 
 @contextlib.contextmanager
-def a_store() -> Iterator[Store]:
+def sqlite_store() -> Iterator[Store]:
     with tempfile.TemporaryDirectory() as folder:
         store = open_store(sqlite_url(Path(folder)))
         try:
             yield store
         finally:
             store.close()
+
+
+_kind: ContextVar[Callable[[], AbstractContextManager[Store]]] = ContextVar("_kind", default=sqlite_store)
+"""Of the store that the running test is for."""
+
+
+def a_store() -> AbstractContextManager[Store]:
+    """A new store of the running test's kind."""
+    return _kind.get()()
+
+
+@contextlib.contextmanager
+def stores_of(make: Callable[[], AbstractContextManager[Store]]) -> Iterator[None]:
+    """Have `a_store` make another kind."""
+    token = _kind.set(make)
+    yield
+    _kind.reset(token)
+
+
+def plan_of(cursor: Any, statement: str, values: Any = None, bitmaps: bool = False) -> str:
+    """How a query would be answered, in the database's own words, were the tables large."""
+    is_sqlite = isinstance(cursor, sqlite3.Cursor)
+    if not is_sqlite:
+        cursor.execute(f"SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = {bitmaps}")
+        cursor.execute(f"SET LOCAL enable_indexscan = {not bitmaps}")
+    found = cursor.execute(f"EXPLAIN {'QUERY PLAN' if is_sqlite else ''} {statement}", values or ())
+    return " / ".join(step[-1] for step in found.fetchall())
+
+
+def sorts(plan: str) -> bool:
+    """Whether the rows have to be put in order first."""
+    return "TEMP B-TREE" in plan or "Sort" in plan
 
 
 def row(request_id: str, **values: Any) -> RequestRecord:

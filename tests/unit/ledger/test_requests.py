@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ledger.ingest import REFUSALS
 from ledger.records import Content
 from ledger.requests import Usage, count, expire_contents, get, insert_records, latency_quantile, usage_by
 from ledger.rollups import HOUR_MS, LATENCY_BUCKETS_MS
@@ -185,7 +186,7 @@ def test_a_record_that_comes_again_after_its_content_expired_does_not_bring_it_b
 
 
 def test_a_batch_with_one_row_the_store_cannot_hold_leaves_nothing_half_done(store):
-    with pytest.raises(OverflowError):
+    with pytest.raises(REFUSALS):
         insert_records(store, [row("good", content=Content(messages=[])), row("bad", prompt_tokens=2**63)])
     assert count(store) == 0
     assert get(store, "good") is None

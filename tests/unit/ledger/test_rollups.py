@@ -14,7 +14,7 @@ from ledger.overview_figures import DIMENSIONS, Span
 from ledger.replays import REPLAY, tag_of
 from ledger.requests import Usage, insert_records
 from ledger.rollups import DAY_MS, HOUR_MS, periods, quantile
-from tests.unit.ledger.rows import a_store, row
+from tests.unit.ledger.rows import a_store, plan_of, row, sorts
 
 AMOUNT = st.integers(0, 10**15)
 TAGS = st.lists(st.sampled_from(["a", "b", "", "\0b", "x" * 250, tag_of("req_1")]), max_size=4)
@@ -174,9 +174,14 @@ def test_a_long_range_is_read_by_the_primary_key(store):
     sa.event.remove(store.engine, "before_cursor_execute", note)
     ((text, values),) = [each for each in seen if "usage_rollups" in each[0]]
     with store.read() as connection:
-        plan = [line[3] for line in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}", values)]
-    assert not [line for line in plan if line.startswith("SCAN")], plan
-    assert sum("dimension=? AND step_ms=? AND at>? AND at<?" in line for line in plan) == 3, plan
+        plan = plan_of(connection.connection.cursor(), text, values, bitmaps=True)
+    if store.engine.dialect.name == "sqlite":
+        assert "SCAN" not in plan
+        assert plan.count("dimension=? AND step_ms=? AND at>? AND at<?") == 3, plan
+    else:
+        # how many looks into the index it takes is the planner's affair, by how many rows there are
+        assert "Seq Scan" not in plan
+        assert "Index Cond: ((dimension)" in plan, plan
 
 
 def test_the_pages_of_requests_are_walked_along_an_index(store):
@@ -188,6 +193,6 @@ def test_the_pages_of_requests_are_walked_along_an_index(store):
     ):
         text = str(statement.compile(store.engine, compile_kwargs={"literal_binds": True}))
         with store.read() as connection:
-            plan = [line[3] for line in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}")]
-        assert len(plan) == 1
-        assert f"ix_requests_{index}" in plan[0]
+            plan = plan_of(connection.connection.cursor(), text)
+        assert f"ix_requests_{index}" in plan
+        assert not sorts(plan)

@@ -2,6 +2,11 @@
 
 import multiprocessing
 import sqlite3
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 import sqlalchemy as sa
@@ -10,9 +15,10 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 
-from ledger import migrations, schema
+from ledger import keys, leases, migrations, schema
 from ledger.requests import count, insert_records
 from ledger.store import open_store, sqlite_url
+from tests.postgres_server import postgres_store
 from tests.unit.ledger.rows import row
 
 
@@ -63,9 +69,9 @@ def test_a_write_that_fails_leaves_nothing(store):
         assert connection.execute(sa.select(schema.audit)).all() == []
 
 
-def test_a_power_cut_loses_no_committed_row(store):
+def test_a_power_cut_loses_no_committed_row(sqlite_only):
     """What SQLite promises with these two settings; they are per connection, so both kinds are asked."""
-    for opened in (store.read, store.write):
+    for opened in (sqlite_only.read, sqlite_only.write):
         with opened() as connection:
             assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
             assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
@@ -81,15 +87,79 @@ def open_at_once(url, start, results):
         results.put("opened")
 
 
-def test_processes_may_open_a_new_store_at_the_same_moment(tmp_path):
+def opened_by_three_at_once(url) -> list[str]:
     context = multiprocessing.get_context("spawn")
     start, results = context.Barrier(3), context.Queue()
-    openers = [context.Process(target=open_at_once, args=(sqlite_url(tmp_path), start, results)) for _ in range(3)]
+    openers = [context.Process(target=open_at_once, args=(url, start, results)) for _ in range(3)]
     for opener in openers:
         opener.start()
-    assert [results.get(timeout=60) for _ in openers] == ["opened"] * 3
+    found = [results.get(timeout=60) for _ in openers]
     for opener in openers:
         opener.join()
+    return found
+
+
+def test_processes_may_open_a_new_store_at_the_same_moment(tmp_path):
+    assert opened_by_three_at_once(sqlite_url(tmp_path)) == ["opened"] * 3
+
+
+def test_processes_may_open_an_empty_database_of_a_server_at_the_same_moment(postgres):
+    with postgres.database() as url:
+        engine = sa.create_engine(url, poolclass=sa.NullPool)
+        with engine.begin() as connection:
+            connection.exec_driver_sql("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+        assert opened_by_three_at_once(url) == ["opened"] * 3
+
+
+def at_once(*works) -> None:
+    """Run them in threads that begin together."""
+    start = threading.Barrier(len(works))
+
+    def begin(work):
+        start.wait()
+        work()
+
+    with ThreadPoolExecutor(len(works)) as pool:
+        for done in [pool.submit(begin, work) for work in works]:
+            done.result()
+
+
+def test_what_a_writer_decides_by_stays_true_until_it_has_written(store):
+    key, _ = keys.create(store, "app", ["inference"], "ann")
+    fields = ("max_concurrent", "requests_per_minute", "tokens_per_minute")
+    for value in range(1, 11):
+        at_once(*(partial(keys.update_policy, store, key.id, {field: value}, "ann") for field in fields))
+        policy = keys.get(store, key.id).policy
+        assert [getattr(policy, field) for field in fields] == [value] * 3
+
+
+def test_all_that_is_read_at_once_is_of_one_moment(store):
+    insert_records(store, [row("a")])
+    with store.read() as connection:
+        ids = sa.select(schema.requests.c.id)
+        before = connection.execute(ids).scalars().all()
+        insert_records(store, [row("b")])
+        assert connection.execute(ids).scalars().all() == before
+    assert count(store) == 2
+
+
+def test_a_batch_of_records_does_not_wait_for_a_change_of_state_on_a_server(postgres):
+    with postgres_store(postgres) as store, store.write():
+        assert insert_records(store, [row("a")]) == 1
+        assert leases.take(store, "one", "ann", 1_000)
+
+
+def test_a_writer_that_dies_lets_the_next_one_on(postgres):
+    code = (
+        "import sys, time; from ledger.store import open_store\n"
+        "with open_store(sys.argv[1]).write(): print('in', flush=True); time.sleep(600)"
+    )
+    with postgres_store(postgres) as store:
+        url = store.engine.url.render_as_string(hide_password=False)
+        with subprocess.Popen([sys.executable, "-c", code, url], stdout=subprocess.PIPE) as process:
+            assert process.stdout.readline() == b"in\n"
+            process.kill()
+            assert keys.create(store, "app", ["inference"], "ann")
 
 
 @pytest.mark.parametrize(
@@ -97,6 +167,10 @@ def test_processes_may_open_a_new_store_at_the_same_moment(tmp_path):
     [
         pytest.param("nonsense", "parse", id="no URL"),
         pytest.param("nosuchdatabase://host/x", "nosuchdatabase", id="a database that SQLAlchemy does not know"),
+        pytest.param("mysql+pymysql://host/x", "SQLite or in PostgreSQL|pip install", id="another kind"),
+        pytest.param(
+            "postgresql://no.such.host.invalid/x", "resolve|translate|failed", id="a host that is not there"
+        ),
         pytest.param("sqlite:////no/such/folder/ledger.sqlite", "unable to open", id="a folder that is not there"),
         pytest.param("sqlite://", "names no file", id="no file"),
         pytest.param("sqlite:///:memory:", "names no file", id="memory, which no other process would see"),
