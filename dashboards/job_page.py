@@ -130,10 +130,10 @@ def _progress(found: Job, told: History) -> dict[str, Any] | None:
 def _chart(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     if len(lines) < 2:
         return None
-    series = [{"name": "loss", "values": [line.get("loss") for line in lines]}]
+    series: list[dict[str, Any]] = [{"name": "loss", "values": [line.get("loss") for line in lines]}]
     validation = [line.get("validation_loss") for line in lines]
     if any(value is not None for value in validation):
-        series.append({"name": "validation loss", "values": validation})
+        series.append({"name": "validation loss", "values": validation, "joined": True})
     return {"x": [line.get("step") for line in lines], "x_name": "step", "series": series}
 
 

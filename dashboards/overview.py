@@ -1,14 +1,16 @@
 """``/ops``: what the traffic costs and saves, who answers and why, how well, how fast, and what asks for a look."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final
+from urllib.parse import urlencode
 
 from litestar import Request, Response, get
 
 from dashboards import overview_tables, words
+from dashboards.overview_alerts import alerts
 from dashboards.overview_tables import GROUPS, Found
 from dashboards.ranges import RANGES, TimeRange, read_range
 from dashboards.site import READ, csv_answer, page
@@ -26,7 +28,6 @@ DAY_MS: Final = 24 * HOUR_MS
 HOURLY_UP_TO: Final = 3 * DAY_MS
 JOBS_SHOWN: Final = 5
 EVENTS_SHOWN: Final = 10
-NEARLY_SPENT: Final = Decimal("0.8")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +52,13 @@ async def overview(request: Request[Any, Any, Any]) -> Response[bytes]:
         live.router.thresholds.agreement_target if live else None,
     )
     found = await asyncio.to_thread(read_figures, request.app.state.store, asked)
-    tables = overview_tables.tables(found, asked.group, asked.range.words)
+    tables = overview_tables.tables(found, asked.group, asked.range.words, _traffic(query, asked))
     if query.get("format") == "csv" and query.get("table") in tables:
         table = tables[query["table"]]
         return csv_answer(table.names, table.plain, table.filename(asked.range))
-    return page(request, "overview.html", "Overview", **_context(query, asked, found, tables))
+    standing = await request.app.state.read_serving(request, with_figures=False)
+    shown = alerts(found, standing, asked.target)
+    return page(request, "overview.html", "Overview", alerts=shown, **_context(query, asked, found, tables))
 
 
 def read_figures(store: Store, asked: Asked) -> Found:
@@ -69,6 +72,7 @@ def read_figures(store: Store, asked: Asked) -> Found:
         usage=usage,
         grouped=figures.usage_in(store, span, GROUPS[asked.group][1]),
         hours=hours,
+        last_hour=figures.usage_in(store, Span(now - HOUR_MS, now), ["route", "reason"]),
         steps=_coarser(hours, step),
         days=_coarser(hours, DAY_MS),
         latencies=figures.latencies(store, span),
@@ -95,17 +99,26 @@ def _context(query: Mapping[str, str], asked: Asked, found: Found, tables: Mappi
         "csv": _csv_query(query, asked),
         "bill": _bill(found),
         "figures": _figures(found, asked) if found.usage else [],
-        "alerts": _alerts(found, asked),
         "charts": _charts(found) if found.usage else [],
         "tables": tables,
     }
 
 
+def _range(query: Mapping[str, str], asked: Asked) -> dict[str, str]:
+    """The time range, for an address."""
+    if asked.range.name:
+        return {"range": asked.range.name}
+    return {"from": query.get("from", ""), "to": query.get("to", "")}
+
+
 def _csv_query(query: Mapping[str, str], asked: Asked) -> dict[str, str]:
     """The address of the same figures as CSV, without the table's name."""
-    if asked.range.name:
-        return {"range": asked.range.name, "group": asked.group, "format": "csv"}
-    return {"from": query.get("from", ""), "to": query.get("to", ""), "group": asked.group, "format": "csv"}
+    return {**_range(query, asked), "group": asked.group, "format": "csv"}
+
+
+def _traffic(query: Mapping[str, str], asked: Asked) -> Callable[[dict[str, str]], str]:
+    """Leads to the requests that a row counts."""
+    return lambda filters: f"/ops/traffic?{urlencode({**_range(query, asked), **filters})}"
 
 
 def _bill(found: Found) -> list[dict[str, str]]:
@@ -169,26 +182,6 @@ def _agreement_figure(found: Found, asked: Asked) -> dict[str, str]:
         return _figure("Agreement", words.NOTHING, f"no labels of explored requests; {target}")
     note = f"{words.interval(known.whole_bounds)} (95\u00a0%), n = {known.labels:,} labels; {target}"
     return _figure("Agreement", words.percent(known.whole), note)
-
-
-def _alerts(found: Found, asked: Asked) -> list[str]:
-    """In words, the worst first."""
-    said: list[str] = []
-    for key in found.keys:
-        spent = found.spend.get(key.id)
-        for limit, used, name in (
-            (key.policy.budget_day, spent.day if spent else 0, "today's"),
-            (key.policy.budget_month, spent.month if spent else 0, "this month's"),
-        ):
-            if limit and key.revoked_at is None and Decimal(used) / NANO >= NEARLY_SPENT * Decimal(str(limit)):
-                part = Decimal(used) / NANO / Decimal(str(limit))
-                said.append(f"{key.name} has spent {part:.0%} of {name} budget.")
-    known = found.agreement
-    if known is not None and asked.target is not None and known.whole_bounds[1] < asked.target:
-        said.append(f"Agreement is below the target of {asked.target:.0%}, with its whole interval.")
-    if found.jobs and found.jobs[0].state == "failed":
-        said.append(f"The newest job, {found.jobs[0].id}, failed.")
-    return said
 
 
 def _coarser(hours: Mapping[tuple[Any, ...], Usage], step: int) -> dict[tuple[Any, ...], Usage]:

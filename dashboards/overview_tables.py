@@ -1,9 +1,10 @@
 """The tables of the overview: each is on the page and, by its name, in CSV."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final
+from urllib.parse import quote
 
 from dashboards import words
 from dashboards.tables import COUNT, MONEY, MS, SHARE, TEXT, WHEN, Table
@@ -30,6 +31,21 @@ HEADS: Final = {"release_id": "release", "key_id": "key"}
 RELEASES_SHOWN: Final = 10
 
 Grouped = Mapping[tuple[Any, ...], Usage]
+Traffic = Callable[[dict[str, str]], str]
+"""Where the requests are that these filters take."""
+FILTERS: Final = {
+    "route": "route", "reason": "reason", "release_id": "release", "key_id": "key", "tag": "tag", "model": "model",
+}  # fmt: skip
+"""The filter of the explorer that takes a value of each column."""
+REASONS: Final = {
+    "hard": "the router expected the student to fail, and did not ask it",
+    "low_confidence": "the student began, and was not sure enough",
+    "unsupported": "the student cannot do it: too long, tools, pictures",
+    "pinned": "the caller or the key asked for the teacher",
+    "no_release": "no release was live",
+    "student_down": "the student did not answer",
+    "budget": "a ceiling",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +56,8 @@ class Found:
     """By route and reason."""
     grouped: Grouped
     hours: Grouped
+    last_hour: Grouped
+    """By route and reason, of the last hour whatever the range."""
     steps: Grouped
     days: Grouped
     latencies: Mapping[str, Timing]
@@ -70,11 +88,11 @@ def student_shares(days: Grouped) -> dict[int, tuple[int, float | None]]:
     return {at: (total, student / total if total else None) for at, (total, student) in counts.items()}
 
 
-def tables(found: Found, group: str, span: str) -> dict[str, Table]:
-    """All of them by name, in the page's order; ``span`` names the time range."""
+def tables(found: Found, group: str, span: str, traffic: Traffic) -> dict[str, Table]:
+    """All of them by name, in the page's order; ``span`` names the time range, ``traffic`` leads to its requests."""
     made = (
-        _usage(found, group, span),
-        _why(found, span),
+        _usage(found, group, span, traffic),
+        _why(found, span, traffic),
         _latency(found, span),
         _over_time(found, span),
         _shares(found, span),
@@ -86,7 +104,7 @@ def tables(found: Found, group: str, span: str) -> dict[str, Table]:
     return {table.name: table for table in made}
 
 
-def _usage(found: Found, group: str, span: str) -> Table:
+def _usage(found: Found, group: str, span: str, traffic: Traffic) -> Table:
     said, columns = GROUPS[group]
     names = {key.id: key.name for key in found.keys}
     rows: list[tuple[Any, ...]] = []
@@ -99,16 +117,27 @@ def _usage(found: Found, group: str, span: str) -> Table:
     counts = [("requests", COUNT), ("errors", COUNT), ("error rate", SHARE)]
     tokens_ = [("prompt tokens", COUNT), ("completion tokens", COUNT)]
     money = [("cost", MONEY), ("baseline", MONEY)]
-    return Table("usage", f"Requests by {said}, {span}", [*heads, *counts, *tokens_, *money], rows)
+    links = [_link(traffic, dict(zip(columns, key, strict=True))) for key in found.grouped]
+    return Table("usage", f"Requests by {said}, {span}", [*heads, *counts, *tokens_, *money], rows, links=links)
 
 
-def _why(found: Found, span: str) -> Table:
+def _link(traffic: Traffic, values: Mapping[str, Any]) -> str:
+    """To the requests of a row; nowhere for what no filter takes, as requests without a key."""
+    if not all(values.values()):
+        return ""
+    return traffic({FILTERS[name]: str(value) for name, value in values.items()})
+
+
+def _why(found: Found, span: str, traffic: Traffic) -> Table:
     asked = own(found.usage)
     total = sum(each.requests for each in asked.values())
     teacher = [(reason, each.requests) for (route, reason), each in asked.items() if route == "teacher"]
-    rows = [(reason, n, n / total if total else None) for reason, n in sorted(teacher, key=lambda row: -row[1])]
-    columns = [("reason", TEXT), ("requests", COUNT), ("share of all", SHARE)]
-    return Table("reasons", f"Why the teacher answered, {span}", columns, rows, "The teacher answered nothing.")
+    teacher.sort(key=lambda row: -row[1])
+    rows = [(reason, n, n / total if total else None, REASONS.get(reason, "")) for reason, n in teacher]
+    columns = [("reason", TEXT), ("requests", COUNT), ("share of all", SHARE), ("in words", TEXT)]
+    links = [traffic({"route": "teacher", "reason": reason}) for reason, _ in teacher]
+    said = f"Why the teacher answered, {span}"
+    return Table("reasons", said, columns, rows, "The teacher answered nothing.", links)
 
 
 def _latency(found: Found, span: str) -> Table:
@@ -141,8 +170,10 @@ def _shares(found: Found, span: str) -> Table:
 
 def _budgets(found: Found) -> Table:
     rows: list[tuple[Any, ...]] = []
+    links: list[str] = []
     for key in found.keys:
         if key.revoked_at is None and key.policy.has_budget:
+            links.append(f"/ops/keys/{quote(key.id, safe='')}")
             spent = found.spend.get(key.id, KeySpend(0, 0, 0))
             day, month = _nano(key.policy.budget_day), _nano(key.policy.budget_month)
             used = (spent.day, day, _part(spent.day, day), spent.month, month, _part(spent.month, month))
@@ -151,7 +182,7 @@ def _budgets(found: Found) -> Table:
         ("key", TEXT), ("today", MONEY), ("of a day's", MONEY), ("day used", SHARE), ("this month", MONEY),
         ("of a month's", MONEY), ("month used", SHARE), ("a day, last 7", MONEY),
     ]  # fmt: skip
-    return Table("budgets", "Keys with a budget, now", columns, rows, "No key has a budget.")
+    return Table("budgets", "Keys with a budget, now", columns, rows, "No key has a budget.", links)
 
 
 def _events(found: Found) -> Table:
@@ -172,13 +203,15 @@ def _releases(found: Found) -> Table:
         ("student agreement", TEXT),
         ("held out", TEXT),
     ]
-    return Table("releases", "Releases, the newest first", columns, rows)
+    links = [f"/ops/releases/{quote(row[0], safe='')}" for row in rows]
+    return Table("releases", "Releases, the newest first", columns, rows, links=links)
 
 
 def _jobs(found: Found) -> Table:
     rows = [(each.id, each.state, each.created_at, each.error) for each in found.jobs]
     columns = [("job", TEXT), ("state", TEXT), ("created", WHEN), ("cause", TEXT)]
-    return Table("jobs", "Jobs, the newest first", columns, rows)
+    links = [f"/ops/jobs/{quote(each.id, safe='')}" for each in found.jobs]
+    return Table("jobs", "Jobs, the newest first", columns, rows, links=links)
 
 
 def _bounds(release: Release) -> str:

@@ -1,9 +1,13 @@
 """The handlers of the ops pages."""
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
+
+from litestar import Router
 
 from dashboards.audit_page import audit_log
 from dashboards.distillation import dataset_preview, distillation
+from dashboards.failures import Answer, in_words
 from dashboards.job_page import job, job_part
 from dashboards.keys_page import key_page, keys_list
 from dashboards.login import login
@@ -16,7 +20,7 @@ from dashboards.serving_page import serving, serving_now
 from dashboards.site import static_file
 from dashboards.traffic import traffic
 
-__all__ = ("handlers",)
+__all__ = ("handlers", "pages")
 
 handlers: Final = [
     overview,
@@ -42,3 +46,8 @@ handlers: Final = [
     login,
     static_file,
 ]
+
+
+def pages(answers: Mapping[Any, Answer]) -> Router:
+    """All of them. ``answers`` are the gateway's to errors, which people see in words."""
+    return Router("/", route_handlers=handlers, exception_handlers=in_words(answers))

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from dashboards import words
 
-__all__ = ("read_once", "student", "swap", "upstream", "warnings")
+__all__ = ("is_away", "read_once", "student", "swap", "upstream", "warnings")
 
 STATES: Final = {
     "starting": "starting",
@@ -29,7 +29,7 @@ def warnings(found: Any) -> list[str]:
     own = any(each.state != "configured" for each in found.students)
     if found.students and own and not found.kept:
         said.append("No process keeps the fleet: what is down stays down.")
-    if found.live is not None and found.routed != found.live:
+    if found.live is not None and found.routed != found.live and _is_ready(found):
         said.append(f"This gateway process does not route by {found.live} (yet): see its log for router_unreadable.")
     names: list[str] = list(dict.fromkeys(each.name for each in found.upstreams))
     for name in names:
@@ -44,13 +44,12 @@ def warnings(found: Any) -> list[str]:
 def swap(found: Any) -> str:
     """How far the live release is on its way; empty where nothing is under way."""
     rows = [each for each in found.students if each.state != SWAPPABLE]
-    ready = [each for each in rows if each.release_id == found.live and each.state in ("ready", "configured")]
-    if found.live is None or not rows:
+    if found.live is None:
         return ""
-    if not ready:
-        kept = any(each.state == SWAPPABLE for each in found.students)
-        meanwhile = "requests for the student wait for it" if kept else "the teacher answers"
-        return f"A swap is under way: {found.live} is live and no server has it yet. Meanwhile {meanwhile}."
+    if is_away(found):
+        if not rows:
+            return f"{found.live} is live and no student server runs: {_meanwhile(found)}."
+        return f"A swap is under way: {found.live} is live and no server has it yet. Meanwhile {_meanwhile(found)}."
     draining = [each for each in rows if each.state == "draining"]
     if draining:
         of = ", ".join(sorted({each.release_id for each in draining}))
@@ -62,6 +61,23 @@ def swap(found: Any) -> str:
         )
     beside = {each.release_id for each in rows if each.state == "ready"} - {found.live, found.trial or ""}
     return f"{found.live} is served; kept beside it, for a rollback: {', '.join(sorted(beside))}." if beside else ""
+
+
+def is_away(found: Any) -> bool:
+    """Whether a release is live that no student answers for."""
+    return found.live is not None and not _is_ready(found)
+
+
+def _is_ready(found: Any) -> bool:
+    return any(each.release_id == found.live and each.state in ("ready", "configured") for each in found.students)
+
+
+def _meanwhile(found: Any) -> str:
+    if any(each.state == SWAPPABLE for each in found.students):
+        return "requests for the student wait for it"
+    if found.routed not in (None, found.live):
+        return f"{found.routed} goes on answering"
+    return "the teacher answers"
 
 
 def read_once(students: Sequence[Any]) -> list[Any]:

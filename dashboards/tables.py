@@ -50,6 +50,8 @@ class Table:
     columns: Sequence[tuple[str, Kind]]
     values: Sequence[Sequence[Any]]
     empty: str = "Nothing yet."
+    links: Sequence[str] = ()
+    """Where the first cell of each row leads; empty for nowhere."""
 
     @property
     def names(self) -> list[str]:

@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from dashboards import words
 from dashboards.ranges import RANGES, TimeRange, read_range
 from dashboards.site import READ, csv_answer, may_change, page
-from dashboards.tables import COUNT, MONEY, MS, TEXT, WHEN, Kind, Table
+from dashboards.tables import COUNT, MONEY, MS, TEXT, Kind, Table
 from ledger import explorer, keys, releases
 from ledger.explorer import Filters, Page, Wanted
 from ledger.explorer_query import NAMES, QueryError, read_filters, read_wanted
@@ -32,9 +32,10 @@ RARE: Final = ("finish", "model", "release", "tag", "score_min", "score_max", "i
 """Filters that are shown when they are asked for."""
 AWAY: Final = "The ledger cannot be read now. Try again in a moment."
 SCORE: Final = Kind(lambda value: words.NOTHING if value is None else f"{value:.3f}", lambda value: value)
+AT: Final = Kind(words.moment, words.when, is_number=False)
 PLAIN: Final = Kind(str, lambda value: value)
 COLUMNS: Final = (
-    ("request", "id", TEXT), ("at", "created_at", WHEN), ("route", "route", TEXT), ("reason", "reason", TEXT),
+    ("request", "id", TEXT), ("at (UTC)", "created_at", AT), ("route", "route", TEXT), ("reason", "reason", TEXT),
     ("status", "status", PLAIN), ("finish", "finish_reason", TEXT), ("score", "score", SCORE),
     ("cost", "cost_nano", MONEY), ("whole answer", "latency_ms", MS), ("prompt tokens", "prompt_tokens", COUNT),
     ("completion tokens", "completion_tokens", COUNT), ("key", "key", TEXT), ("model", "model", TEXT),

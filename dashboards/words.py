@@ -7,7 +7,18 @@ from typing import Any, Final
 
 from ledger.records import NANO
 
-__all__ = ("FILTERS", "NOTHING", "count", "duration", "interval", "milliseconds", "money", "percent", "when")
+__all__ = (
+    "FILTERS",
+    "NOTHING",
+    "count",
+    "duration",
+    "interval",
+    "milliseconds",
+    "moment",
+    "money",
+    "percent",
+    "when",
+)
 
 NOTHING: Final = "-"
 """Shown where there is no figure."""
@@ -57,6 +68,11 @@ def duration(seconds: float | None) -> str:
 def when(ms: int | None) -> str:
     """A moment of milliseconds since the epoch, in UTC."""
     return NOTHING if ms is None else datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def moment(ms: int | None) -> str:
+    """`when`, where a heading says that it is UTC."""
+    return NOTHING if ms is None else when(ms).removesuffix(" UTC")
 
 
 FILTERS: Final[dict[str, Callable[..., Any]]] = {

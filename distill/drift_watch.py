@@ -14,8 +14,11 @@ import numpy as np
 import structlog
 
 from ledger import drift_rows, releases
+from ledger.artifact_store import local_part
+from ledger.artifacts import ArtifactError
 from ledger.drift_rows import LabelKey, Scored
 from ledger.releases import Release
+from ledger.set_thresholds import set_on
 from ledger.store import Store, now_ms
 from router.drift import AgreementWatch, Drift, shift, student_target
 from router.reference import Reference, read_reference
@@ -51,6 +54,7 @@ class _Watched:
     release: Release
     reference: Reference | None
     agreement: AgreementWatch | None
+    """None until it is known what share the student has by thresholds that a person set."""
     read_until: int
     """Scores up to here are in the block, or were."""
     label_key: LabelKey
@@ -63,6 +67,8 @@ class DriftWatch:
 
     store: Store
     settings: RouterSettings
+    cache: Path
+    """Where a release's files are kept that are not on this machine."""
     _watched: _Watched | None = None
 
     async def run(self) -> None:
@@ -75,9 +81,10 @@ class DriftWatch:
         if release is None:
             self._watched = None
             return []
-        if self._watched is None or self._watched.release.id != release.id:
-            self._watched = self._begin(release)
-        found = [*self._look_at_scores(self._watched, until), *self._look_at_labels(self._watched, until)]
+        watched = self._watched
+        if watched is None or watched.release.id != release.id or set_on(watched.release) != set_on(release):
+            watched = self._watched = self._begin(release)
+        found = [*self._look_at_scores(watched, until), *self._look_at_labels(watched, until)]
         for drift in found:
             self._raise(release, drift)
         return found
@@ -86,11 +93,11 @@ class DriftWatch:
         raised = drift_rows.alarms(self.store, release.id)
         since = release.promoted_at or release.created_at
         scored = max(since, raised.get("score", 0), raised.get("novelty", 0))
-        labelled = max(since, raised.get("agreement", 0))
+        labelled = max(since, raised.get("agreement", 0), _set_at(release))
         return _Watched(
             release,
-            read_reference(Path(release.folder) / "router"),
-            _agreement_watch(release, self.settings.explore_share),
+            self._reference(release),
+            self._agreement_watch(release),
             read_until=scored,
             label_key=(labelled, "", ""),
         )
@@ -106,6 +113,7 @@ class DriftWatch:
         return [drift for drift in _shifts(watched.reference, block, budget) if drift.drifted]
 
     def _look_at_labels(self, watched: _Watched, until: int) -> list[Drift]:
+        watched.agreement = watched.agreement or self._agreement_watch(watched.release)
         if watched.agreement is None:
             return []
         found: list[Drift] = []
@@ -116,6 +124,28 @@ class DriftWatch:
             found += [drift] if drift.drifted else []
         # the newest says it of now
         return found[-1:]
+
+    def _reference(self, release: Release) -> Reference | None:
+        try:
+            return read_reference(local_part(release, "router", self.cache))
+        except (ArtifactError, OSError) as error:
+            log.warning("router_unreadable", release=release.id, error=str(error))
+            return None
+
+    def _agreement_watch(self, release: Release) -> AgreementWatch | None:
+        """None where the release says of no thresholds that it keeps to, or it is not known what those that a person
+        set in their place leave to the student.
+        """
+        kept: dict[str, Any] = release.summary.get("thresholds", {})
+        if not kept.get("feasible"):
+            return None
+        share: float | None = kept["student_share"]
+        if set_on(release) is not None:
+            share = drift_rows.student_share(self.store, release.id, _set_at(release), BLOCK)
+        if share is None:
+            return None
+        # the least that exploration takes a request with; where it is off, what was labelled before counts alike
+        return AgreementWatch(student_target(kept["agreement_target"], share), self.settings.explore_share / 4 or 1.0)
 
     def _budget(self, passed_ms: int) -> float:
         """False alarms of one kind that so much time may bring."""
@@ -145,11 +175,6 @@ def _shifts(reference: Reference, block: list[Scored], budget: float) -> list[Dr
     ]
 
 
-def _agreement_watch(release: Release, explore_share: float) -> AgreementWatch | None:
-    """None where the release says of no thresholds that it keeps to."""
-    kept: dict[str, Any] = release.summary.get("thresholds", {})
-    if not kept.get("feasible"):
-        return None
-    target = student_target(kept["agreement_target"], kept["student_share"])
-    # the least that exploration takes a request with; where it is off, what was labelled before counts alike
-    return AgreementWatch(target, explore_share / 4 or 1.0)
+def _set_at(release: Release) -> int:
+    kept = set_on(release)
+    return kept.at if kept is not None else 0

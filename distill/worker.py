@@ -56,7 +56,7 @@ async def run_worker(context: JobContext, stop: asyncio.Event) -> None:
 async def _work_until(context: JobContext, stop: asyncio.Event) -> None:
     labelling = Labelling(context.store, context.router, context.student, context.teacher, context.embeddings)
     passes = [
-        Pass("drift", DriftWatch(context.store, context.router).run),
+        Pass("drift", DriftWatch(context.store, context.router, context.home / "cache" / "releases").run),
         Pass("labels", labelling.run),
         Pass("triggers", Triggers(context.store, context.distill.triggers).run),
         Pass("retention", partial(prune_as_set, context)),

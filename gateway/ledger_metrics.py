@@ -26,6 +26,7 @@ LATE_MS: Final = 5_000
 HEARTBEAT_MS: Final = 30_000
 JOB_STATES: Final = (*ACTIVE_STATES, *WAITING_STATES, *FINAL_STATES)
 REPLICA_STATES: Final = ("starting", "ready", "down", "draining")
+DELIVERY_STATES: Final = ("pending", "retrying", "delivered", "failed")
 SOURCES: Final = ("explore", "shadow", "escalated", "feedback")
 EVENT_KINDS: Final = ("canary", "drift", "trigger")
 OTHER: Final = "other"
@@ -42,6 +43,9 @@ class _Shown:
         self.events = Counter("stillroom_events", "Events that came", ("kind",), registry=registry)
         self.jobs = Gauge("stillroom_jobs", "Distillation jobs", ("state",), registry=registry)
         self.replicas = Gauge("stillroom_replicas", "Student replicas alive", ("state",), registry=registry)
+        self.deliveries = Gauge(
+            "stillroom_webhook_deliveries", "Deliveries of webhooks", ("state",), registry=registry
+        )
         self.over = Gauge("stillroom_keys_over_budget", "Keys whose budget is used up", registry=registry)
         self.left = Gauge("stillroom_budget_left_least_ratio", "Least share left of a budget", registry=registry)
         self.read_at = Gauge("stillroom_ledger_read_timestamp_seconds", "Last reading", registry=registry)
@@ -82,6 +86,7 @@ class LedgerMetrics:
         for gauge, states, by in (
             (self._shown.jobs, JOB_STATES, found.jobs),
             (self._shown.replicas, REPLICA_STATES, found.replicas),
+            (self._shown.deliveries, DELIVERY_STATES, found.deliveries),
         ):
             for state in states:
                 gauge.labels(state).set(by.get(state, 0))

@@ -73,17 +73,31 @@ class Live:
         champion = releases.live(self._store)
         if champion is None:
             return Snapshot(None, active)
-        router = self._router(champion)
-        if router is None:
-            return Snapshot(self.snapshot.release, active)
         if self.student_base_url is not None:
+            router = self._router(champion)
+            if router is None:
+                return Snapshot(self.snapshot.release, active)
             return Snapshot(_as_set(champion, LiveRelease(champion.id, router, (self.student_base_url,))), active)
         running = replicas.list_replicas(self._store)
-        urls, model = replicas.places(running, champion.id, live=True)
+        answering, urls, model = self._answering(champion, running)
+        router = self._router(answering)
+        if router is None:
+            return Snapshot(self.snapshot.release, active)
         trial = self._trial(champion, running)
-        kept = {champion.id, trial.release.id if trial else ""}
+        kept = {champion.id, answering.id, trial.release.id if trial else ""}
         self._routers = {name: each for name, each in self._routers.items() if name in kept}
-        return Snapshot(_as_set(champion, LiveRelease(champion.id, router, urls, model)), active, trial)
+        return Snapshot(_as_set(answering, LiveRelease(answering.id, router, urls, model)), active, trial)
+
+    def _answering(
+        self, champion: releases.Release, running: Sequence[replicas.Replica]
+    ) -> tuple[releases.Release, tuple[str, ...], str | None]:
+        """The champion and where its students are; until it has one, the release that it takes over from."""
+        urls, model = replicas.places(running, champion.id, live=True)
+        before = None if urls else releases.live_before(self._store)
+        if before is None:
+            return champion, urls, model
+        urls_before, model_before = replicas.places(running, before.id, live=False)
+        return (before, urls_before, model_before) if urls_before else (champion, urls, model)
 
     def _trial(self, champion: releases.Release, running: Sequence[replicas.Replica]) -> OnTrial | None:
         """What is tried beside the champion; None where it cannot be, and the champion takes all."""

@@ -43,6 +43,13 @@ class Recorder:
         self._ingester = ingester
         self._metrics = metrics
         self._settle = settle
+        self.backlog_bytes = 0
+        """Of the spool, that the store has not taken."""
+
+    @property
+    def refused(self) -> int:
+        """Records that the spool's disk refused since the process began."""
+        return self._spool.failures
 
     def record(self, record: RequestRecord) -> None:
         """Append to the spool before the answer's last byte goes out; a refusing disk never fails the request."""
@@ -69,10 +76,12 @@ class Recorder:
             await asyncio.to_thread(self._spool.sync)
             await asyncio.to_thread(self._ingester.run_once)
         except (SQLAlchemyError, OSError) as error:
-            self._metrics.store_reachable.set(0)
             log.warning("ledger_move_failed", error=str(error).splitlines()[0])
-            return False
-        self._metrics.store_reachable.set(1)
+            reached = False
+        else:
+            reached = True
+        self._metrics.store_reachable.set(reached)
         with contextlib.suppress(OSError):
-            self._metrics.spool_bytes.set(self._ingester.backlog_bytes())
-        return True
+            self.backlog_bytes = await asyncio.to_thread(self._ingester.backlog_bytes)
+        self._metrics.spool_bytes.set(self.backlog_bytes)
+        return reached

@@ -17,7 +17,7 @@ from gateway.auth import opt
 from gateway.call import CHAT, MAX_TAGS, Call, Caller, begin_call
 from gateway.completions_api import COMPLETIONS
 from gateway.errors import BadRequest, QuotaExceeded, Unavailable
-from gateway.exchange import ClientGone, unless_client_leaves
+from gateway.exchange import ClientGone, headers_of, unless_client_leaves
 from gateway.replies import CLIENT_GONE, PlainReply
 from gateway.requests_api import no_request
 from gateway.responses.request import RESPONSES
@@ -32,6 +32,7 @@ from ledger.store import Store
 __all__ = ("NewReplay", "handlers")
 
 ENDPOINTS: Final = {endpoint.name: endpoint for endpoint in (CHAT, COMPLETIONS, RESPONSES)}
+TRACE_CONTEXT: Final = ("traceparent", "tracestate")
 LOOKS: Final = 40
 LOOKED_EVERY_S: Final = 0.05
 """How often the record is looked for in the store before the answer goes out; whoever asked will look there too."""
@@ -97,13 +98,18 @@ def _call(request: Request[Any, Any, Any], visit: Visit, route: str, logged: _Lo
     )
     policy = visit.key.policy if visit.key else UNBOUND
     caller = Caller(visit.id, visit.key_id or None, {}, state.log_content, policy)
-    call = begin_call(endpoint, content.parameters | asked | {"model": route}, content.messages, {}, caller)
+    headers = headers_of(request)
+    context = {name: headers[name] for name in TRACE_CONTEXT if name in headers}
+    body = content.parameters | asked | {"model": route}
+    call = begin_call(endpoint, body, content.messages, context, caller)
     call.trainable = False
     call.tags = [tag_of(logged.row["id"]), *call.tags][:MAX_TAGS]
     call.target, _ = visit.admit(ask_of_call(call, len(encode(call.body)), state.relay))
     if call.target != route:
         raise QuotaExceeded("The budget of this key is spent, so that only the student may answer it.")
     call.aim = REPLAY
+    if state.tracing is not None:
+        call.trace = state.tracing.begin(call)
     return call
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from litestar import Request, Response, delete, get, post
@@ -102,7 +103,8 @@ def no_request(request_id: str) -> NotFound:
 
 async def read_request(request: Request[Any, Any, Any], request_id: str) -> dict[str, Any] | None:
     """What `show_request` answers, for the pages too; None where there is no such request."""
-    reader = _Reader(store_of(request), request.app.state.relay.capabilities, actor_of(request))
+    state = request.app.state
+    reader = _Reader(store_of(request), state.relay.capabilities, actor_of(request), state.release_cache)
     return await asyncio.to_thread(reader.read, request_id)
 
 
@@ -111,6 +113,7 @@ class _Reader:
     store: Store
     capabilities: Capabilities
     actor: str
+    cache: Path
 
     def read(self, request_id: str) -> dict[str, Any] | None:
         found = requests.get(self.store, request_id)
@@ -121,7 +124,8 @@ class _Reader:
         replays = self._all(replays_of(self.store, [request_id])[:REPLAYS_SHOWN])
         if content is not None or any(each["content"] for each in (*beside, *replays)):
             _note(self.store, self.actor, "content.read", request_id, {})
-        explanation = explain(row, content, Background(router_of(self.store, row["release_id"]), self.capabilities))
+        router = router_of(self.store, row["release_id"], self.cache)
+        explanation = explain(row, content, Background(router, self.capabilities))
         return {
             "request": row,
             "content": content,

@@ -68,9 +68,11 @@ async def curve(request: Request[Any, Any, Any]) -> Response[bytes]:
         wanted = msgspec.convert(dict(request.query_params), _Query, strict=False)
     except msgspec.ValidationError as error:
         raise BadRequest(f"We could not read the query of your request: {error}") from error
-    pricing = request.app.state.relay.pricing
+    state = request.app.state
+    pricing = state.relay.pricing
     since = now_ms() - DEFAULT_DAYS * DAY_MS if wanted.since is None else wanted.since
-    asked = Asked(Prices(pricing.student, pricing.teacher), since, wanted.release, wanted.estimator, wanted.points)
+    prices = Prices(pricing.student, pricing.teacher)
+    asked = Asked(prices, state.release_cache, since, wanted.release, wanted.estimator, wanted.points)
     return json_answer(await run(log_report, store_of(request), asked))
 
 

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -15,7 +16,7 @@ from gateway.live_release import LiveRelease
 from ledger import drift_rows, releases
 from ledger.drift_rows import Labelled
 from ledger.releases import Release
-from ledger.set_thresholds import Bars
+from ledger.set_thresholds import Bars, set_on
 from ledger.store import Store, now_ms
 from router.drift import shift, student_target
 from router.estimators import Point, Prices, estimate
@@ -76,6 +77,7 @@ class _Known:
     live: LiveRelease
     settings: RouterSettings
     prices: Prices
+    cache: Path
 
 
 async def read_router(request: Request[Any, Any, Any], since: int) -> RouterFigures | None:
@@ -94,14 +96,15 @@ def _known(request: Request[Any, Any, Any]) -> _Known | None:
     if release is None or live is None or live.id != release.id:
         return None
     pricing = state.relay.pricing
-    return _Known(release, live, state.router_settings, Prices(pricing.student, pricing.teacher))
+    prices = Prices(pricing.student, pricing.teacher)
+    return _Known(release, live, state.router_settings, prices, state.release_cache)
 
 
 def _figures(request: Request[Any, Any, Any], since: int) -> RouterFigures | None:
     store, known = store_of(request), _known(request)
     if known is None:
         return None
-    asked = Asked(known.prices, since, known.release.id, points=POINTS, most=MOST)
+    asked = Asked(known.prices, known.cache, since, known.release.id, points=POINTS, most=MOST)
     log, release_id = log_of(store, asked)
     report = report_on(log, release_id, store, asked)
     own = known.live.own_thresholds
@@ -198,11 +201,14 @@ def _looked_at_scores(store: Store, known: _Known, raised: dict[str, int]) -> li
 
 
 def _looked_at_labels(store: Store, known: _Known, raised: int) -> Looked:
-    since = max(known.release.promoted_at or known.release.created_at, raised)
+    own, kept = known.live.own_thresholds, set_on(known.release)
+    since = max(known.release.promoted_at or known.release.created_at, raised, kept.at if kept else 0)
     after = drift_rows.labels_after(store, known.release.id, (since, "", ""), now_ms())
     labels: list[Labelled] = list(islice(after, MOST_LABELS))
-    own = known.live.own_thresholds
-    bound = student_target(own.agreement_target, own.student_share) if own.feasible else None
+    share: float | None = own.student_share
+    if kept is not None:
+        share = drift_rows.student_share(store, known.release.id, kept.at, LEAST_SCORED)
+    bound = student_target(own.agreement_target, share) if own.feasible and share is not None else None
     weight = np.array([1.0 / row.propensity if row.propensity > 0 else 1.0 for row in labels])
     value = float(weight @ [row.agreement for row in labels] / weight.sum()) if labels else None
     return Looked("agreement", len(labels), value, bound)

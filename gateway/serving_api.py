@@ -62,6 +62,10 @@ class Serving(msgspec.Struct, frozen=True):
     routed: str | None
     trial: str | None
     kept: bool
+    spool_bytes: int
+    """Of this gateway process, that the store has not taken yet."""
+    spool_refused: int
+    """Records that its disk refused since it began."""
     in_flight: int
     of_sides: dict[str, int]
     students: list[Student]
@@ -74,15 +78,15 @@ class ServingReader:
     def __init__(self) -> None:
         self._rates = Rates()
 
-    async def read(self, request: Request[Any, Any, Any]) -> Serving:
-        """How it stands. Raises the store's error."""
+    async def read(self, request: Request[Any, Any, Any], with_figures: bool = True) -> Serving:
+        """How it stands; without figures no server is asked. Raises the store's error."""
         state = request.app.state
         found, live = await asyncio.to_thread(_stored, store_of(request))
         snapshot = state.live.snapshot
         running = [each for each in found if each.state != "keeper"]
         if state.live.student_base_url is not None:
             running = [Replica("student.base_url", live or "", state.live.student_base_url, CONFIGURED, 0)]
-        urls = sorted({each.url for each in running if each.url})
+        urls = sorted({each.url for each in running if each.url}) if with_figures else []
         read = await asyncio.gather(*(read_figures(state.lasting.client, url) for url in urls))
         figures = {url: each for url, each in zip(urls, read, strict=True) if each is not None}
         now = time.monotonic()
@@ -93,6 +97,8 @@ class ServingReader:
             routed=snapshot.release.id if snapshot.release else None,
             trial=snapshot.trial.release.id if snapshot.trial else None,
             kept=any(each.state == "keeper" for each in found),
+            spool_bytes=state.lasting.recorder.backlog_bytes,
+            spool_refused=state.lasting.recorder.refused,
             in_flight=state.admission.in_flight,
             of_sides={side.name: side.in_flight for side in (relay.teacher, relay.student)},
             students=[_student(each, figures.get(each.url), rates.get(each.url)) for each in running],

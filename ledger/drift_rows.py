@@ -6,6 +6,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 import sqlalchemy as sa
 
 from ledger import outbox, schema
+from ledger.observed import DECIDED
 from ledger.store import Store, now_ms
 
 __all__ = (
@@ -17,11 +18,15 @@ __all__ = (
     "labels_after",
     "raise_once",
     "scored_after",
+    "student_share",
 )
 
 KIND: Final = "drift"
 DRAWN: Final = "explore"
 """The source of labels of students' answers that were drawn with a known probability; people's feedback is not."""
+
+MOST_DECIDED: Final = 20_000
+"""Requests that a share is taken of, the newest."""
 
 LabelKey: TypeAlias = tuple[int, str, str]
 """Of a label: created_at, request_id, source."""
@@ -81,6 +86,22 @@ def labels_after(
         if len(rows) < batch:
             return
         after = rows[-1][:3]
+
+
+def student_share(store: Store, release_id: str, since: int, least: int) -> float | None:
+    """The student's share of what a release's router decided on since a time (ms); None of fewer than ``least``."""
+    table = schema.requests
+    decided = (
+        sa.select(table.c.route)
+        .where(table.c.created_at > since, table.c.release_id == release_id, table.c.reason.in_(DECIDED))
+        .order_by(table.c.created_at.desc())
+        .limit(MOST_DECIDED)
+        .subquery()
+    )
+    student = sa.func.sum(sa.case((decided.c.route == "student", 1), else_=0))
+    with store.read() as connection:
+        count, answered = connection.execute(sa.select(sa.func.count(), student).select_from(decided)).one()
+    return int(answered) / count if count >= max(least, 1) else None
 
 
 def _labels(release_id: str, after: LabelKey, until: int) -> sa.Select[Any, Any, Any, Any, Any]:

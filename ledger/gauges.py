@@ -12,12 +12,13 @@ __all__ = ("Counts", "counts")
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """``jobs`` and ``replicas`` by state as they stand; of the window ``labels`` (number, summed agreement) by source
-    and ``events`` by kind.
+    """``jobs``, ``replicas`` and ``deliveries`` of webhooks by state as they stand; of the window ``labels`` (number,
+    summed agreement) by source and ``events`` by kind.
     """
 
     jobs: dict[str, int]
     replicas: dict[str, int]
+    deliveries: dict[str, int]
     labels: dict[str, tuple[int, float]]
     events: dict[str, int]
 
@@ -30,6 +31,7 @@ def counts(store: Store, since: int, until: int, alive_since: int) -> Counts:
         return Counts(
             jobs=_by(connection, schema.jobs.c.state, sa.true()),
             replicas=_by(connection, schema.replicas.c.state, schema.replicas.c.heartbeat_at >= alive_since),
+            deliveries=_by(connection, _delivery_state(), sa.true()),
             labels=_labels(connection, since, until),
             events=_by(connection, schema.events.c.kind, _within(schema.events.c.at, since, until)),
         )
@@ -39,7 +41,13 @@ def _within(column: sa.Column[int], since: int, until: int) -> sa.ColumnElement[
     return sa.and_(column >= since, column < until)
 
 
-def _by(connection: sa.Connection, column: sa.Column[str], where: sa.ColumnElement[bool]) -> dict[str, int]:
+def _delivery_state() -> sa.ColumnElement[str]:
+    """What waits for its first attempt is told from what failed and is tried again."""
+    table = schema.webhook_deliveries
+    return sa.case((sa.and_(table.c.state == "pending", table.c.attempts > 0), "retrying"), else_=table.c.state)
+
+
+def _by(connection: sa.Connection, column: sa.ColumnElement[str], where: sa.ColumnElement[bool]) -> dict[str, int]:
     rows = connection.execute(sa.select(column, sa.func.count()).where(where).group_by(column))
     return {value: count for value, count in rows}  # noqa: C416 rows are no pairs to the type checker
 

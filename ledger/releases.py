@@ -17,6 +17,7 @@ __all__ = (
     "get",
     "list_releases",
     "live",
+    "live_before",
     "promote",
     "reject",
     "rollback",
@@ -145,6 +146,18 @@ def rollback_target(store: Store) -> Release | None:
         row = connection.execute(sa.select(schema.releases).where(schema.releases.c.state == "live")).first()
         target = _good_ancestor(connection, Release(*row)) if row else None
     return get(store, target) if target else None
+
+
+def live_before(store: Store) -> Release | None:
+    """The release that the live one took over from, unless that was taken back; None where there is none."""
+    table = schema.releases
+    newest_first = table.c.promoted_at.desc(), (table.c.state == "live").desc()
+    newest = sa.select(table).where(table.c.promoted_at.is_not(None)).order_by(*newest_first).limit(2)
+    with store.read() as connection:
+        found = [Release(*row) for row in connection.execute(newest)]
+    if len(found) < 2 or (found[0].state, found[1].state) != ("live", "retired"):
+        return None
+    return found[1]
 
 
 def _good_ancestor(connection: sa.Connection, release: Release) -> str | None:

@@ -6,6 +6,8 @@ from pathlib import Path
 import msgspec
 
 from ledger import releases
+from ledger.artifact_store import local_part
+from ledger.artifacts import ArtifactError
 from ledger.observed import MAX_ROWS, Observed, observed
 from ledger.set_thresholds import set_on
 from ledger.store import Store
@@ -34,6 +36,8 @@ class Asked:
     """Which report. ``since`` is milliseconds since the epoch; ``release`` an id, `ALL`, or None for the live one."""
 
     prices: Prices
+    cache: Path
+    """Where a release's files are kept that are not on this machine."""
     since: int = 0
     release: str | None = None
     estimator: Estimator = "dr"
@@ -81,7 +85,7 @@ def log_of(store: Store, asked: Asked) -> tuple[Observed, str | None]:
 
 def report_on(log: Observed, release_id: str | None, store: Store, asked: Asked) -> LogReport:
     """`log_report` of requests that are read already."""
-    router = router_of(store, release_id)
+    router = router_of(store, release_id, asked.cache)
     thresholds = router.thresholds if router else None
     cutoffs = cutoffs_of(thresholds)
     return LogReport(
@@ -100,17 +104,17 @@ def report_on(log: Observed, release_id: str | None, store: Store, asked: Asked)
     )
 
 
-def router_of(store: Store, release_id: str | None) -> RouterModel | None:
-    """The router of a release, by the thresholds that a person set where one has.
+def router_of(store: Store, release_id: str | None, cache: Path) -> RouterModel | None:
+    """The router of a release, by the thresholds that a person set where one has; fetched where it is not here.
 
-    None where there is no such release, or its folder cannot be read any more.
+    None where there is no such release, or its files cannot be read any more.
     """
     if not release_id:
         return None
     try:
         release = releases.get(store, release_id)
-        router = RouterModel.load(Path(release.folder) / "router")
-    except (releases.ReleaseError, RouterFileError):
+        router = RouterModel.load(local_part(release, "router", cache))
+    except (releases.ReleaseError, RouterFileError, ArtifactError, OSError):
         return None
     return replace(router, thresholds=in_force(router.thresholds, set_on(release)))
 

@@ -90,9 +90,9 @@ class Fleet:
         listed = await asyncio.to_thread(releases.served, self.store)
         wanted = {release.id: release for release in listed if release.id not in self._students.refused}
         live = next((release for release in wanted.values() if release.state == "live"), None)
-        before = await asyncio.to_thread(releases.rollback_target, self.store) if live else None
-        if before is not None and before.id not in self._students.refused and self._keeps(before, live):
-            wanted = {before.id: before} | wanted
+        for kept in (await self._kept_for_rollback(live), await self._kept_until_taken_over(live)):
+            if kept is not None and kept.id not in self._students.refused:
+                wanted = {kept.id: kept} | wanted
         if self.settings.swap == "adapter":
             await self._follow_adapters(wanted)
         else:
@@ -103,14 +103,29 @@ class Fleet:
         if self._looked - self._told >= HOURS_S:
             await asyncio.to_thread(self._tell_hours)
 
-    def _keeps(self, before: Release, live: Release | None) -> bool:
-        """Whether what a rollback would bring back stays ready for it: an adapter does, a server for a while."""
-        if self.settings.swap == "adapter":
-            return True
-        since = live.promoted_at if live is not None else None
-        is_new = since is not None and now_ms() - since < self.settings.keep_previous_seconds * 1000
+    async def _kept_for_rollback(self, live: Release | None) -> Release | None:
+        """What a rollback would bring back: an adapter stays ready for it, a server for a while."""
+        before = await asyncio.to_thread(releases.rollback_target, self.store) if live else None
+        if before is None or live is None or self.settings.swap == "adapter":
+            return before
+        is_new = live.promoted_at is not None and (
+            now_ms() - live.promoted_at < self.settings.keep_previous_seconds * 1000
+        )
         running = any(student.name == before.id for student in self._students.running.values())
-        return self.settings.swap == "blue_green" and is_new and running
+        return before if self.settings.swap == "blue_green" and is_new and running else None
+
+    async def _kept_until_taken_over(self, live: Release | None) -> Release | None:
+        """The release before the live one, which goes on answering while that has no student (`gateway/live.py`)."""
+        if self.settings.swap == "in_place" or (live is not None and self._answers(live.id)):
+            return None
+        before = await asyncio.to_thread(releases.live_before, self.store)
+        return before if before is not None and self._answers(before.id) else None
+
+    def _answers(self, release_id: str) -> bool:
+        if self.settings.swap == "adapter":
+            base = self._students.running.get(BASE)
+            return base is not None and release_id in self._adapters.of(base.server)
+        return any(each.name == release_id and each.state == "ready" for each in self._students.running.values())
 
     # adapters
 

@@ -13,8 +13,9 @@ import msgspec
 import structlog
 from litestar import Litestar
 
-from dashboards.pages import handlers as pages
+from dashboards.pages import pages
 from gateway.app import build_app, reconfigure
+from gateway.errors import exception_handlers
 from gateway.parts import GatewayConfig
 from gateway.server import Server, ignore_signals, listen, make_server, settle_memory
 from gateway.webhook_endpoints import WebhookError
@@ -109,7 +110,7 @@ def gateway_config(settings: Settings, siblings: Path | None = None) -> GatewayC
 def build_gateway(settings: Settings, store: Store, siblings: Path | None = None) -> Litestar:
     """The gateway's application with the ops pages. Raises `SettingsError` for a webhook without its secret."""
     try:
-        return build_app(gateway_config(settings, siblings), store, pages)
+        return build_app(gateway_config(settings, siblings), store, [pages(exception_handlers)])
     except WebhookError as error:
         raise SettingsError(str(error)) from error
 

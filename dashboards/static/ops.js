@@ -13,7 +13,8 @@ function ink(name) {
   return found;
 }
 
-// data: {x: [...], time: bool, series: [{name, values, kind?: "line"|"bars"|"step"|"dashed"|"points", color?: 1..6}],
+// data: {x: [...], time: bool, series: [{name, values, kind?: "line"|"bars"|"step"|"dashed"|"points", color?: 1..6,
+//        joined?: over what is null}],
 //        y?: {min, max, unit}, bands?: [[upper, lower series, from 1], ...]}
 function draw(figure) {
   const target = figure.querySelector(".plot");
@@ -28,6 +29,7 @@ function draw(figure) {
     stroke: ink(`--chart-${one.color || at + 1}`),
     fill: one.kind === "bars" ? ink(`--chart-${one.color || at + 1}`).replace("rgb(", "rgba(").replace(")", ", .5)") : undefined,
     width: 2,
+    spanGaps: Boolean(one.joined),
     dash: one.kind === "dashed" ? [6, 4] : undefined,
     points: one.kind === "dashed" ? { show: false } : one.kind === "points" ? { show: true, size: 9, width: 3 } : undefined,
     paths: paths[one.kind] ? paths[one.kind]() : undefined,

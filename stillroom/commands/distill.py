@@ -48,7 +48,7 @@ class JobProgress:
         )  # fmt: skip
         self._tasks: dict[str, TaskID] = {}
         self._console = console
-        self._said = 0.0
+        self._said, self._open = 0.0, ""
 
     def __call__(self, kind: str, data: dict[str, Any]) -> None:
         """Show one event."""
@@ -83,9 +83,10 @@ class JobProgress:
             self._tasks[name] = self.bars.add_task(name, total=total, note=note)
         self.bars.update(self._tasks[name], completed=done, total=total, note=note)
         now = time.monotonic()
-        if not self._console.is_terminal and now - self._said > SAY_EVERY_S:
+        ends = done >= total and name == self._open
+        if not self._console.is_terminal and (ends or now - self._said > SAY_EVERY_S):
             # a log file shows no bar
-            self._said = now
+            self._said, self._open = now, "" if done >= total else name
             self._console.print(f"  {name} {done:.0f}/{total:.0f} {note}")
 
 

@@ -31,7 +31,8 @@ def evaluate_log(context: click.Context, as_json: bool, since_days: float = 30.0
     """
     settings = settings_of(context)
     since = max(0, now_ms() - int(since_days * DAY_MS))
-    report = log_report(ledger_of(context), Asked(Prices(settings.student.price, settings.teacher.price), since))
+    prices = Prices(settings.student.price, settings.teacher.price)
+    report = log_report(ledger_of(context), Asked(prices, settings.release_cache, since))
     if not report.requests:
         raise CommandFailed(
             f"the router decided on no request of {report.release or 'any release'} in the last {since_days:g} days "
@@ -57,14 +58,15 @@ def explain_command(context: click.Context, request_id: str | None, text: str | 
     store, settings = ledger_of(context), settings_of(context)
     if text is not None:
         champion = releases.live(store)
-        router = router_of(store, champion.id if champion else None)
+        router = router_of(store, champion.id if champion else None, settings.release_cache)
         _show_explanation(explain_text(text, router, _capabilities(settings)), [], as_json)
         return
     found = requests.get(store, str(request_id))
     if found is None:
         raise CommandFailed(f"there is no request {request_id!r} in the ledger (yet)")
     row, content = found
-    background = Background(router_of(store, row["release_id"]), _capabilities(settings))
+    router = router_of(store, row["release_id"], settings.release_cache)
+    background = Background(router, _capabilities(settings))
     _show_explanation(explain(row, content, background), labels.of_request(store, str(request_id)), as_json)
 
 

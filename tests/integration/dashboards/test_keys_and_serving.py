@@ -6,9 +6,11 @@ import io
 import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 
 import pytest
 
+from dashboards import serving_words
 from ledger import audit, jobs, keys, releases, replicas
 from ledger.keys import KeyPolicy, digest
 from ledger.records import NANO
@@ -187,6 +189,10 @@ def test_a_swap_that_is_under_way_is_said(ops, engine):
     replicas.report(ops.store, Replica("m-r-new", "r-new", engine, "starting", 0))
     page = ops.get("/ops/serving/now").text
     assert "r-new is live and no server has it yet. Meanwhile the teacher answers" in page
+    swapping = SimpleNamespace(
+        live="r-new", routed="r-old", students=[SimpleNamespace(release_id="r-old", state="ready")]
+    )
+    assert serving_words.swap(swapping).endswith("Meanwhile r-old goes on answering.")
     replicas.report(ops.store, Replica("m-next", "", engine, "swappable", 0))
     assert "requests for the student wait for it" in ops.get("/ops/serving/now").text
     replicas.report(ops.store, Replica("m-r-new", "r-new", engine, "ready", 0))

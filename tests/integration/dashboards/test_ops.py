@@ -8,19 +8,22 @@ import re
 from html.parser import HTMLParser
 
 import pytest
+import sqlalchemy as sa
 from litestar.testing import TestClient
 
-from ledger import events, jobs, keys, labels, releases
+from ledger import events, jobs, keys, labels, releases, replicas
 from ledger.keys import KeyPolicy
 from ledger.labels import Label
 from ledger.records import NANO
 from ledger.releases import Release
+from ledger.replicas import Replica
 from ledger.requests import insert_records, latency_quantile, usage_by
 from ledger.store import now_ms
-from tests.gateway_fixtures import go_live
+from tests.gateway_fixtures import RELEASE, go_live
 from tests.unit.ledger.rows import row
 from tests.unit.router.test_model import model
 
+LINK = re.compile(r'href="([^"]+)"')
 VOID = {"meta", "link", "input"}
 DAY_MS = 86_400_000
 
@@ -45,6 +48,10 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
+        if tag == "a" and self.is_alert:
+            # an alert's link is a part of what it says
+            self.open.append(tag)
+            return
         if tag == "a" and self.open and self.open[-1] == "caption":
             self.caption = self.text.strip()
             self.tables[self.caption] = []
@@ -131,7 +138,8 @@ def test_the_tables_are_the_ledgers(busy):
         ["teacher", "explore", "1", "0", "0.0%", "1.50", "0.00"],
         ["teacher", "hard", "2", "1", "50.0%", "4.00", "4.00"],
     ]
-    assert tables["Why the teacher answered, last 30 days"][1:] == [["hard", "2", "40.0%"]]
+    (why,) = tables["Why the teacher answered, last 30 days"][1:]
+    assert why == ["hard", "2", "40.0%", "the router expected the student to fail, and did not ask it"]
     _, *latency = tables["Latency by route, last 30 days"]
     since = now_ms() - 30 * DAY_MS
     assert latency == [
@@ -204,7 +212,10 @@ def test_agreement_below_the_live_releases_target_asks_for_a_look(composed, tmp_
         page = Page(client.get("/ops", headers={"authorization": f"Bearer {composed.secrets['read']}"}).text)
     target = f"{router.thresholds.agreement_target:.0%}"
     assert page.notes["Agreement"].endswith(f"n = 60 labels; target {target}")
-    assert page.alerts == [f"Agreement is below the target of {target}, with its whole interval."]
+    assert page.alerts == [
+        f"{RELEASE} is live and no student server runs: the teacher answers. Serving",
+        f"Agreement is below the target of {target}, with its whole interval. Router",
+    ]
 
 
 def test_a_budget_that_is_nearly_spent_is_said_and_a_revoked_keys_is_not(ops):
@@ -213,9 +224,84 @@ def test_a_budget_that_is_nearly_spent_is_said_and_a_revoked_keys_is_not(ops):
     insert_records(ops.store, [row(k.id, created_at=now_ms(), key_id=k.id, cost_nano=9 * NANO) for k in made])
     keys.revoke(ops.store, made[1].id, "test")
     page = Page(ops.get().text)
-    assert page.alerts == ["one has spent 90% of today's budget."]
+    assert page.alerts == ["one has spent 90% of today's budget. The key"]
     assert page.notes["Spent today"] == "budgets of 1 key: 10.00"
     assert [line[:4] for line in page.tables["Keys with a budget, now"][1:]] == [["one", "9.00", "10.00", "90.0%"]]
+
+
+def test_what_asks_for_a_look_is_said_with_where_to_look(ops):
+    assert "Nothing asks for a look" in ops.get().text
+    now = now_ms()
+    insert_records(ops.store, [row(f"r{i}", created_at=now, status=502 if i < 2 else 200) for i in range(30)])
+    for kind in ("novelty", "novelty", "score"):
+        events.add(ops.store, "drift", "r1", {"drift": kind, "text": f"the {kind} moved"})
+    releases.add(ops.store, Release("r1", "candidate", 1, None, None, None, "/r", "0", {}))
+    releases.promote(ops.store, "r1", "test")
+    replicas.report(ops.store, Replica("keeper", "", "", "keeper", 0))
+    replicas.report(ops.store, Replica("m", "r1", "http://127.0.0.1:1/v1", "down", 0))
+    releases.add(ops.store, Release("r2", "candidate", 2, None, "r1", None, "/r", "0", {}))
+    job = jobs.create(ops.store, "manual", "test", {})
+    jobs.claim(ops.store, "w")
+    for state in ("building", "training", "evaluating"):
+        jobs.set_state(ops.store, job.id, "w", state)
+    jobs.set_state(ops.store, job.id, "w", "awaiting_approval", release_id="r2")
+    text = ops.get().text
+    said = [each.partition(", 20")[0] for each in Page(text).alerts]
+    assert said == [
+        "A swap is under way: r1 is live and no server has it yet. Meanwhile the teacher answers. Serving",
+        "A student server is down. Its log is in the home's folder logs. Serving",
+        "2 of the last hour's 30 requests ended with a status of 400 or above. These requests",
+        "Drift of r1",
+        "Drift of r1",
+    ]
+    assert "Release r2 waits for a decision" in re.sub(" passed its gate and", "", text)
+    for link in ("/ops/serving", "/ops/traffic?range=1h&amp;status=error", "/ops/router", f"/ops/jobs/{job.id}"):
+        assert f'href="{link}"' in text, link
+
+
+def test_every_row_leads_to_what_it_counts(busy):
+    key, _ = keys.create(busy.store, "bot", ["inference"], "test", policy=KeyPolicy(budget_day=10, tags=("a&b",)))
+    insert_records(
+        busy.store, [row("tagged", created_at=now_ms(), key_id=key.id, tags=["a&b"], reason="low_confidence")]
+    )
+    for group, wanted in (
+        ("reason", "/ops/traffic?range=24h&route=teacher&reason=low_confidence"),
+        ("key", f"/ops/traffic?range=24h&key={key.id}"),
+        ("tag", "/ops/traffic?range=24h&tag=a%26b"),
+        ("reason", f"/ops/keys/{key.id}"),
+    ):
+        links = [html.unescape(each) for each in LINK.findall(busy.get(f"/ops?range=24h&group={group}").text)]
+        assert wanted in links, group
+        found = busy.get(wanted).text
+        assert "tagged" in found or "bot" in found
+
+
+PAGES = (
+    "/ops", "/ops/traffic", "/ops/requests/x", "/ops/router", "/ops/distillation", "/ops/jobs/x", "/ops/releases",
+    "/ops/releases/x", "/ops/keys", "/ops/keys/x", "/ops/audit",
+)  # fmt: skip
+
+
+def test_a_ledger_that_is_away_is_said_inside_the_pages_frame(ops):
+    ops.get(scope="admin")
+    with ops.store.write() as connection:
+        named = connection.execute(sa.text("SELECT name FROM sqlite_master WHERE type = 'table'"))
+        for (name,) in named.all():
+            if not name.startswith("sqlite_"):
+                connection.execute(sa.text(f"ALTER TABLE {name} RENAME TO away_{name}"))
+    for path in PAGES:
+        answer = ops.get(path, "admin")
+        assert (answer.status_code, answer.headers["content-type"]) == (503, "text/html; charset=utf-8"), path
+        assert re.search("ledger cannot be re(ad|ached) now", answer.text), path
+        assert 'aria-label="Pages"' in answer.text, path
+    part = ops.client.get("/ops/jobs/x/part", headers={"authorization": f"Bearer {ops.secrets['admin']}"})
+    assert part.json()["error"]["message"] == "The ledger cannot be reached now."
+
+
+def test_who_may_not_see_a_page_is_told_so_inside_the_pages_frame(ops):
+    answer = ops.get("/ops", "inference")
+    assert (answer.status_code, "Log out, and log in with a key" in answer.text) == (403, True)
+    assert answer.headers["x-request-id"]
 
 
 def test_releases_jobs_and_events_are_shown_with_the_newest_first(busy):
@@ -325,7 +411,7 @@ def test_a_job_that_failed_before_the_first_request_is_shown(ops):
     jobs.set_state(ops.store, job.id, "w", "failed", error="0 teacher answers")
     page = Page(ops.get().text)
     assert page.tables["Jobs, the newest first"][1][:2] == [job.id, "failed"]
-    assert page.alerts == [f"The newest job, {job.id}, failed."]
+    assert page.alerts == [f"The newest job, {job.id}, failed. The job"]
 
 
 def test_requests_that_cost_nothing_leave_the_saving_open(ops):

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cache
@@ -10,17 +11,21 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+import sqlalchemy as sa
 from sqlalchemy.exc import OperationalError
 
 from distill.drift_watch import BLOCK, DriftWatch
 from distill.passes import Pass, run_due
 from distill.worker import run_worker
-from ledger import events, labels, releases
+from ledger import events, labels, releases, schema, set_thresholds
+from ledger.artifact_store import ARTIFACT, push
+from ledger.artifacts import MANIFEST, seal
 from ledger.events import Event
 from ledger.labels import Label
 from ledger.records import RequestRecord
 from ledger.releases import Release
 from ledger.requests import insert_records
+from ledger.set_thresholds import SetThresholds
 from ledger.store import Store, now_ms, open_store, sqlite_url
 from router.classifier import Classifier
 from router.classifier_training import fit_classifier
@@ -68,18 +73,21 @@ class Traffic:
     """A live release's requests, hour by hour up to now, as its router scores them."""
 
     def __init__(self, store: Store, folder: Path, trained: tuple[Classifier, Reference]) -> None:
-        self.store = store
+        self.store, self.folder = store, folder
         self._classifier, reference = trained
         self._chance = random.Random(1)
         self.english = [row.text for row in own_desk().train]
         self.german = [text.format(number) for text in GERMAN for number in range(2, 12)]
         (folder / "router").mkdir()
         (folder / "router" / "router.json").write_bytes(msgspec.json.encode({"reference": reference}))
+        digest = seal(folder, {})
         self.now = self.since = now_ms() - 100 * HOUR
         thresholds = {"agreement_target": 0.95, "student_share": 1.0, "feasible": True}
         releases.add(
             store,
-            Release("r1", "live", self.since, self.since, None, None, str(folder), "0", {"thresholds": thresholds}),
+            Release(
+                "r1", "live", self.since, self.since, None, None, str(folder), digest, {"thresholds": thresholds}
+            ),
         )
 
     def hour(self, texts: Sequence[str], requests: int = BLOCK) -> None:
@@ -124,7 +132,7 @@ class Traffic:
 
 
 def watch(traffic: Traffic, **settings: float) -> DriftWatch:
-    return DriftWatch(traffic.store, RouterSettings(**settings))
+    return DriftWatch(traffic.store, RouterSettings(**settings), traffic.folder / "cache")
 
 
 def test_traffic_that_goes_on_as_ever_raises_nothing_over_many_windows(traffic: Traffic):
@@ -184,6 +192,48 @@ def test_answers_that_agree_less_than_promised_raise_an_event(traffic: Traffic):
         traffic.labelled_hour(0.8)
         watching.look(traffic.now)
     assert [event.data["drift"] for event in traffic.raised()] == ["agreement"]
+
+
+def set_bars(traffic: Traffic) -> None:
+    """As a person does who wants the student to answer more."""
+    bars = SetThresholds(
+        hard=0.1, confident=0.1, confident_end=0.1, sure=2.0, at=traffic.now, actor="ann", guaranteed=False
+    )
+    set_thresholds.put(traffic.store, "r1", bars, bars)
+
+
+def test_by_thresholds_that_a_person_set_the_student_is_held_to_the_share_that_it_has(traffic: Traffic):
+    with traffic.store.write() as connection:
+        kept = {"agreement_target": 0.95, "student_share": 0.2, "feasible": True}
+        connection.execute(sa.update(schema.releases).values(summary={"thresholds": kept}))
+    watching = watch(traffic)
+    for _ in range(8):
+        traffic.labelled_hour(0.85)
+        watching.look(traffic.now)
+    assert traffic.raised() == [], "a fifth of the requests may disagree in a quarter of the cases"
+    set_bars(traffic)
+    traffic.labelled_hour(0.85)
+    watching.look(traffic.now)
+    assert watching._watched.agreement is None, "too few requests to know the share"
+    for _ in range(12):
+        traffic.labelled_hour(0.85)
+        watching.look(traffic.now)
+    assert [event.data["drift"] for event in traffic.raised()] == ["agreement"], "the student has them all now"
+
+
+def test_files_that_are_in_a_store_only_are_fetched(traffic: Traffic, tmp_path: Path):
+    here = tmp_path / "r1"
+    here.mkdir()
+    for name in ("router", MANIFEST):
+        (tmp_path / name).rename(here / name)
+    url = push(here, f"file://{tmp_path}/store")
+    shutil.rmtree(here)
+    with traffic.store.write() as connection:
+        table = schema.releases
+        summary = releases.get(traffic.store, "r1").summary | {ARTIFACT: url}
+        connection.execute(sa.update(table).values(folder=str(here), summary=summary))
+    traffic.hour(traffic.german)
+    assert watch(traffic).look(traffic.now) != []
 
 
 def test_agreement_read_again_from_the_ledger_is_what_it_was(traffic: Traffic):

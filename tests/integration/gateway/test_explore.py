@@ -21,7 +21,11 @@ from tests.scripted_upstream import CACHED_TOKENS, PROMPT_TOKENS, Script
 @contextmanager
 def exploring_world(home: Path, router: RouterModel, **router_settings) -> Iterator[World]:
     def change(config: GatewayConfig) -> GatewayConfig:
-        return replace(config, router=msgspec.structs.replace(config.router, **router_settings))
+        # a machine that is busy must not make an upstream late, which would be another reason
+        patience = {"timeout_seconds": 30.0, "connect_timeout_seconds": 30.0}
+        student, teacher = (msgspec.structs.replace(side, **patience) for side in (config.student, config.teacher))
+        changed = msgspec.structs.replace(config.router, **router_settings)
+        return replace(config, student=student, teacher=teacher, router=changed)
 
     with running_world(home, router, change) as world:
         yield world
@@ -144,8 +148,15 @@ def test_the_share_that_is_spent_is_logged_and_read_again_as_a_propensity(router
         world.teacher.reset(Script(text="Good day."))
         ids = [world.chat(EASY).headers["x-request-id"] for _ in range(60)]
         world.row(ids[-1])
-        wait_until(lambda: all(get(world.store, request_id) is not None for request_id in ids))
-        explored = [request_id for request_id in ids if get(world.store, f"{request_id}-explore") is not None]
+        wait_until(lambda: not world.app.state.relay.explorer._tasks, 30)
+
+        def rows(names: list[str]) -> list[str]:
+            return [name for name in names if get(world.store, name) is not None]
+
+        wait_until(lambda: len(rows(ids)) == len(ids), 30)
+        beside = [f"{name}-explore" for name in ids]
+        wait_until(lambda: len(rows(beside)) == len(world.teacher.seen), 30)
+        explored = rows(beside)
         assert 15 < len(explored) < 45
         log = observed(world.store)
     assert (len(log), int(log.labelled.sum())) == (60, len(explored))

@@ -15,7 +15,7 @@ from gateway import ledger_metrics
 from ledger import events, jobs, labels
 from ledger.store import now_ms
 from serving.server import free_port
-from tests.gateway_fixtures import HARD, SURE, UNSURE, World, running_world
+from tests.gateway_fixtures import HARD, SURE, UNSURE, World, running_world, wait_until
 from tests.scripted_upstream import Script
 
 ROOT = Path(__file__).parents[3]
@@ -77,6 +77,26 @@ def test_every_alert_fires_once_and_is_silent_once(tmp_path: Path):
         command = ["promtool", *map(str, what)]
         done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=100)
         assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_what_waits_in_the_spool_is_shown_while_the_store_is_away(world: World):
+    def backlog() -> float:
+        (line,) = re.findall(r"^stillroom_spool_backlog_bytes (.+)$", world.get("/metrics").text, re.MULTILINE)
+        return float(line)
+
+    def rename(old: str, new: str) -> None:
+        with world.store.write() as connection:
+            connection.exec_driver_sql(f"ALTER TABLE {old} RENAME TO {new}")
+
+    rename("requests", "gone")
+    try:
+        answer = world.chat()
+        wait_until(lambda: backlog() > 0, 15)
+        assert "stillroom_store_reachable 0.0" in world.get("/metrics").text
+    finally:
+        rename("gone", "requests")
+    world.recorded(answer.headers["x-request-id"], 30)
+    wait_until(lambda: backlog() == 0, 15)
 
 
 def provoke(world: World, turn: int) -> None:

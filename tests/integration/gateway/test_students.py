@@ -77,6 +77,33 @@ def test_a_server_that_is_about_to_take_the_live_release_is_asked_where_no_other
     assert alone.app.state.live.snapshot.release.student_urls == ("http://127.0.0.1:1/v1",)
 
 
+def test_the_release_before_goes_on_answering_until_the_promoted_one_has_a_student(alone: World, router):
+    released(alone, router, NEXT)
+    before = Replica("one", RELEASE, alone.student.url, "ready", 0)
+    told(alone, before)
+    releases.promote(alone.store, NEXT, "test")
+    told(alone, before, Replica("two", NEXT, "", "starting", 0))
+    for model in ("auto", "student"):
+        answer = alone.chat(model=model)
+        assert (answer.status_code, answer.headers["x-stillroom-route"]) == (200, "student")
+        assert answer.headers["x-stillroom-release"] == RELEASE
+        assert alone.student.seen[-1].headers["x-stillroom-release"] == RELEASE
+    told(alone, before, Replica("two", NEXT, alone.student.url, "ready", 0))
+    assert alone.chat().headers["x-stillroom-release"] == NEXT
+
+
+def test_a_release_that_was_taken_back_answers_nothing_more(alone: World, router):
+    released(alone, router, NEXT)
+    releases.promote(alone.store, NEXT, "test")
+    taken_back = Replica("two", NEXT, alone.student.url, "ready", 0)
+    told(alone, taken_back)
+    assert alone.chat().headers["x-stillroom-release"] == NEXT
+    releases.rollback(alone.store, "test")
+    told(alone, taken_back, Replica("one", RELEASE, "", "starting", 0))
+    assert alone.chat().headers["x-stillroom-route"] == "teacher"
+    assert alone.chat(model="student").status_code == 503
+
+
 @pytest.mark.parametrize("what", ["router", "manifest.json"])
 def test_a_router_that_was_changed_is_not_taken(alone: World, router, what):
     folder = released(alone, router, NEXT)

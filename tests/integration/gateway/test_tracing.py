@@ -133,6 +133,21 @@ def test_a_request_is_a_span_and_its_attempt_one_below_it(world: World, receiver
     assert "gen_ai.usage.input_tokens" not in attempt.attributes, "tokens are counted once in a trace"
 
 
+def test_a_replay_is_a_request_of_its_own_in_the_trace_of_who_asked(world: World, receiver: OtlpReceiver):
+    request_id = world.chat(HARD).headers["x-request-id"]
+    world.row(request_id)
+    receiver.reset()
+    url = f"{world.url}/admin/v1/requests/{request_id}/replay"
+    headers = world.headers("admin") | {"traceparent": SENT}
+    answer = world.client.post(url, json={"route": "student"}, headers=headers)
+    assert answer.status_code == 200, answer.text
+    request, (attempt,) = spans_of(receiver, answer)
+    assert (request.trace_id, request.parent_id) == (TRACE_ID, SPAN_ID)
+    assert request.attributes["stillroom.reason"] == "replay"
+    assert attempt.attributes["stillroom.upstream"] == "student"
+    assert world.student.seen[-1].headers["traceparent"].startswith(attempt.context)
+
+
 def test_the_receiver_gets_the_headers_of_the_variable(world: World, receiver: OtlpReceiver):
     spans_of(receiver, world.chat(EASY))
     assert receiver.posted[0].headers["x-tenant"] == "a b"

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 from gateway.budgets import Budgets
 from gateway.ledger_metrics import LedgerMetrics
 from gateway.live import Live, Snapshot
-from ledger import events, jobs, keys, labels
+from ledger import events, jobs, keys, labels, outbox
 from ledger.spending import SpendReader
 from ledger.store import now_ms, open_store, sqlite_url
 
@@ -54,6 +54,23 @@ def test_jobs_are_shown_by_state_the_empty_states_too(tmp_path: Path):
     read(metrics)
     assert registry.get_sample_value("stillroom_jobs", {"state": "queued"}) == 1
     assert registry.get_sample_value("stillroom_jobs", {"state": "failed"}) == 0
+
+
+def test_deliveries_that_failed_and_are_tried_again_are_told_from_new_ones_and_lost_ones(tmp_path: Path):
+    metrics, registry, _ = made(tmp_path)
+    with metrics._store.write() as connection:
+        outbox.put(connection, "job.failed", "job_1", {})
+    outbox.take_up(metrics._store, lambda _: ["one", "two", "three", "four"], now_ms())
+    ids = [outbox.due(metrics._store, name, now_ms(), 1)[0].id for name in ("two", "three", "four")]
+    outbox.mark(metrics._store, ids[0], 500, "refused", now_ms() + 60_000)
+    outbox.mark(metrics._store, ids[1], 410, "gone")
+    outbox.mark(metrics._store, ids[2], 200, None)
+    read(metrics)
+    shown = {
+        state: registry.get_sample_value("stillroom_webhook_deliveries", {"state": state})
+        for state in ("pending", "retrying", "delivered", "failed", "other")
+    }
+    assert shown == {"pending": 1, "retrying": 1, "delivered": 1, "failed": 1, "other": 0}
 
 
 def test_a_used_up_budget_is_shown_without_its_key_and_once_while_the_key_is_rotated(tmp_path: Path):

@@ -44,6 +44,22 @@ def test_a_promotion_makes_one_live_and_retires_the_one_before(three):
     assert [found.id for found in releases.served(three)] == ["b", "c"]
 
 
+def test_the_one_before_is_who_was_live_last_and_none_that_was_taken_back(three):
+    assert releases.live_before(three) is None
+    releases.promote(three, "a", "ann")
+    assert releases.live_before(three) is None
+    releases.promote(three, "b", "ann")
+    assert releases.live_before(three).id == "a"
+    releases.promote(three, "a", "ann")
+    assert releases.live_before(three).id == "b"
+    releases.promote(three, "b", "ann")
+    releases.rollback(three, "ann")
+    assert releases.live(three).id == "a"
+    assert releases.live_before(three) is None
+    releases.promote(three, "c", "ann")
+    assert releases.live_before(three).id == "a"
+
+
 def test_promoting_the_live_one_changes_nothing(three):
     releases.promote(three, "a", "ann")
     first = releases.live(three)

@@ -10,6 +10,7 @@ import rich_click as click
 from click.testing import CliRunner, Result
 
 from ledger import labels, releases
+from ledger.artifacts import seal
 from ledger.labels import Label
 from ledger.requests import insert_records
 from ledger.store import Store, now_ms, open_store, sqlite_url
@@ -79,7 +80,7 @@ def world(tmp_path: Path, router: RouterModel) -> tuple[Path, Store]:
     store = open_store(sqlite_url(tmp_path))
     folder = tmp_path / "releases" / "rel-1"
     router.save(folder / "router")
-    live = releases.Release("rel-1", "candidate", now_ms(), None, None, None, str(folder), "0" * 64, {})
+    live = releases.Release("rel-1", "candidate", now_ms(), None, None, None, str(folder), seal(folder, {}), {})
     releases.add(store, live)
     releases.promote(store, "rel-1", "test")
     rng, usual = np.random.default_rng(1), {"release_id": "rel-1", "prompt_tokens": 100, "completion_tokens": 10}
