@@ -31,7 +31,7 @@ def counts(store: Store, since: int, until: int, alive_since: int) -> Counts:
         return Counts(
             jobs=_by(connection, schema.jobs.c.state, sa.true()),
             replicas=_by(connection, schema.replicas.c.state, schema.replicas.c.heartbeat_at >= alive_since),
-            deliveries=_by(connection, _delivery_state(), sa.true()),
+            deliveries=_deliveries(connection),
             labels=_labels(connection, since, until),
             events=_by(connection, schema.events.c.kind, _within(schema.events.c.at, since, until)),
         )
@@ -41,13 +41,16 @@ def _within(column: sa.Column[int], since: int, until: int) -> sa.ColumnElement[
     return sa.and_(column >= since, column < until)
 
 
-def _delivery_state() -> sa.ColumnElement[str]:
+def _deliveries(connection: sa.Connection) -> dict[str, int]:
     """What waits for its first attempt is told from what failed and is tried again."""
     table = schema.webhook_deliveries
-    return sa.case((sa.and_(table.c.state == "pending", table.c.attempts > 0), "retrying"), else_=table.c.state)
+    failed_before = sa.and_(table.c.state == "pending", table.c.attempts > 0)
+    found = _by(connection, table.c.state, sa.true())
+    retrying = _by(connection, table.c.state, failed_before).get("pending", 0)
+    return found | {"pending": found.get("pending", 0) - retrying, "retrying": retrying}
 
 
-def _by(connection: sa.Connection, column: sa.ColumnElement[str], where: sa.ColumnElement[bool]) -> dict[str, int]:
+def _by(connection: sa.Connection, column: sa.Column[str], where: sa.ColumnElement[bool]) -> dict[str, int]:
     rows = connection.execute(sa.select(column, sa.func.count()).where(where).group_by(column))
     return {value: count for value, count in rows}  # noqa: C416 rows are no pairs to the type checker
 
