@@ -1,0 +1,191 @@
+"""Training shared by two processes that torchrun starts: the same as alone, and ended and gone on with as one."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import psutil
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+from torch.testing import assert_close
+
+from distill.child import command, environment
+from distill.collate import BucketSampler, Example
+from distill.progress import read_progress
+from distill.settings import DistillSettings, TrainingSettings
+from distill.torchrun import arguments
+from distill.train import StopFlag, train
+from distill.train_config import TrainConfig, TrainResult
+from tests.unit.distill.training import config_of
+
+Rows = Callable[..., list[Example]]
+Written = Callable[[list[Example]], Path]
+
+LONG_ENOUGH = 400.0
+"""For two processes to load torch and to train a little on a machine that does much else; seconds."""
+SHARED = {"threads": 1, "batch_size": 8, "accumulation_steps": 2, "engine": "torchrun", "processes": 2}
+
+
+def begun(config: TrainConfig, job: Path) -> "subprocess.Popen[bytes]":
+    job.mkdir(exist_ok=True)
+    (job / "train.json").write_bytes(msgspec.json.encode(config))
+    words = command(job, msgspec.to_builtins(config))
+    return subprocess.Popen(words, env=environment(os.environ), stderr=(job / "stderr").open("wb"))
+
+
+def ended(process: "subprocess.Popen[bytes]") -> int:
+    return process.wait(LONG_ENOUGH)
+
+
+def ranks_of(job: Path) -> dict[int, psutil.Process]:
+    """The processes that train in this folder, by their number."""
+    found: dict[int, psutil.Process] = {}
+    for process in psutil.process_iter(["cmdline"]):
+        with contextlib.suppress(psutil.Error, KeyError):
+            if {"distill.train", str(job)} <= set(process.info["cmdline"] or []):
+                found[int(process.environ()["RANK"])] = process
+    return found
+
+
+def until(true: Callable[[], Any]) -> None:
+    stop = time.monotonic() + LONG_ENOUGH
+    while not true():
+        assert time.monotonic() < stop
+        time.sleep(0.1)
+
+
+def steps(job: Path) -> int:
+    """Of the newest whole checkpoint; `newest_checkpoint` would take away the one that is being written."""
+    whole = job.glob("checkpoints/checkpoint-*/trainer_state.json")
+    return max((int(path.parent.name.rpartition("-")[2]) for path in whole), default=0)
+
+
+@pytest.fixture
+def alone(tiny: Path, tmp_path: Path) -> Iterator[Callable[..., tuple[TrainConfig, dict[str, Any]]]]:
+    """Train in this process; gives the configuration and the weights that came of it."""
+
+    def run(examples: Path, **fields: Any) -> tuple[TrainConfig, dict[str, Any]]:
+        config = config_of(tmp_path, tiny, examples, **(SHARED | fields))
+        (tmp_path / "alone").mkdir()
+        train(config, tmp_path / "alone", StopFlag())
+        (tmp_path / "out").rename(tmp_path / "alone" / "out")
+        return config, load_file(tmp_path / "alone" / "out" / "model.safetensors")
+
+    yield run
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_two_processes_have_the_loss_curve_of_one_and_its_weights(
+    alone, rows: Rows, written: Written, tmp_path: Path
+):
+    config, weights = alone(written(rows(43)), validation_share=0.2, patience=9, save_steps=4, epochs=3)
+    process = begun(config, tmp_path / "job")
+    assert ended(process) == 0, (tmp_path / "job" / "stderr").read_text()
+    curves = [read_progress(tmp_path / name / "progress.jsonl") for name in ("alone", "job")]
+    assert [line.step for line in curves[1]] == [line.step for line in curves[0]]
+    for name in ("loss", "validation_loss", "tokens"):
+        mine, theirs = (
+            [getattr(line, name) for line in curve if getattr(line, name) is not None] for curve in curves
+        )
+        assert theirs == pytest.approx(mine, rel=1e-4), name
+    results = [
+        msgspec.json.decode((tmp_path / name / "result.json").read_bytes(), type=TrainResult)
+        for name in ("alone", "job")
+    ]
+    assert results[1].final_loss < curves[1][0].loss
+    assert results[1].validation_loss == pytest.approx(results[0].validation_loss, rel=1e-4)
+    for name, tensor in load_file(tmp_path / "out" / "model.safetensors").items():
+        assert_close(tensor, weights[name], rtol=1e-3, atol=1e-4, msg=name)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_killed_process_a_killed_torchrun_and_a_stop_leave_none_running_and_all_go_on_from_the_checkpoint(
+    alone, rows: Rows, written: Written, tmp_path: Path
+):
+    config, weights = alone(written(rows(24)), epochs=60, save_steps=5)
+    job = tmp_path / "job"
+    process = begun(config, job)
+    until(lambda: steps(job) and len(ranks_of(job)) == 2)
+    ranks_of(job)[1].kill()
+    assert ended(process) == 128 + signal.SIGKILL
+    assert not ranks_of(job)
+    done = steps(job)
+
+    process = begun(config, job)
+    until(lambda: steps(job) > done and len(ranks_of(job)) == 2)
+    process.kill()
+    until(lambda: not ranks_of(job))
+    done = steps(job)
+
+    process = begun(config, job)
+    until(lambda: steps(job) > done and len(ranks_of(job)) == 2)
+    process.terminate()
+    assert ended(process) == 128 + signal.SIGTERM
+    assert not ranks_of(job)
+    done = steps(job)
+
+    assert 15 <= done < 180, "it was not over, and did not begin anew"
+    assert ended(begun(config, job)) == 0
+    lines = read_progress(job / "progress.jsonl")
+    assert [line.step for line in lines] == sorted({line.step for line in lines})
+    assert lines[-1].step == 180
+    for name, tensor in load_file(tmp_path / "out" / "model.safetensors").items():
+        assert_close(tensor, weights[name], rtol=1e-2, atol=1e-3, msg=name)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_what_is_wrong_is_the_trainers_own_line(tiny: Path, rows: Rows, written: Written, tmp_path: Path):
+    process = begun(config_of(tmp_path, tiny, written(rows(1)), **SHARED), tmp_path / "job")
+    assert ended(process) == 2
+    said = (tmp_path / "job" / "stderr").read_text().splitlines()
+    first = next(line for line in said if line.startswith("distill.train: "))
+    assert first.endswith("fewer than 2 examples of at most 1024 tokens")
+
+
+def test_the_command_line_is_torchruns(tmp_path: Path):
+    torchrun = pytest.importorskip("torch.distributed.run")
+    read = torchrun.parse_args(arguments(str(tmp_path), "4"))
+    assert (read.standalone, read.nproc_per_node, read.max_restarts) == (True, "4", 0)
+    assert (read.module, read.training_script, read.training_script_args) == (True, "distill.train", [str(tmp_path)])
+    assert command(tmp_path, {"engine": "torchrun", "processes": 4})[1:] == [
+        "-m",
+        "distill.torchrun",
+        str(tmp_path),
+        "4",
+    ]
+    assert command(tmp_path, {}) == [sys.executable, "-m", "distill.train", str(tmp_path)]
+
+
+def test_a_batch_that_has_no_equal_parts_is_refused():
+    with pytest.raises(ValueError, match="batch_size = 32: not a multiple of accumulation_steps x processes, 3"):
+        DistillSettings(engine="torchrun", processes=3)
+    assert DistillSettings(engine="local", processes=3).training == TrainingSettings()
+
+
+@given(st.lists(st.integers(1, 50), min_size=4, max_size=70), st.integers(1, 4), st.integers(0, 3))
+def test_processes_have_each_batch_of_one_process_between_them(lengths: list[int], processes: int, epoch: int):
+    def batches(process: int, of: int) -> list[list[int]]:
+        sampler = BucketSampler(lengths, 8, 5, part=(process, of))
+        sampler.set_epoch(epoch)
+        taken = list(sampler)
+        assert len(taken) == len(sampler)
+        return taken
+
+    parts = [batches(process, processes) for process in range(processes)]
+    assert all(part for of_one in parts for part in of_one), "none waits for another in vain"
+    whole = [sorted(row for part in batch for row in part) for batch in zip(*parts, strict=True)]
+    assert sorted(row for batch in whole for row in batch) == list(range(len(lengths)))
+    if len(lengths) % 8 == 0 or len(lengths) % 8 >= processes:
+        assert whole == [sorted(batch) for batch in batches(0, 1)]
