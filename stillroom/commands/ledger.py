@@ -1,4 +1,4 @@
-"""``ledger stats|feedback|events|expire``, and what `stillroom.commands.ledger_content` has."""
+"""``ledger stats|feedback|events|expire``, and what `ledger_content` and `ledger_migrate` have."""
 
 import math
 from typing import Any
@@ -14,6 +14,7 @@ from ledger.responses import expire as expire_responses
 from ledger.store import now_ms
 from stillroom.commands import ledger_content
 from stillroom.commands.common import as_json, ledger_of, show_rows, when
+from stillroom.commands.ledger_migrate import migrate
 
 __all__ = ("group",)
 
@@ -102,5 +103,5 @@ def expire(context: click.Context, days: float) -> None:
     click.echo(f"deleted the content of {deleted} requests" + (f", and {responses} responses" if responses else ""))
 
 
-for command in ledger_content.commands:
+for command in (*ledger_content.commands, migrate):
     group.add_command(command)

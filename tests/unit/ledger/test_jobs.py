@@ -104,8 +104,8 @@ def test_processes_that_claim_at_once_never_get_the_same_job(store):
     made = {jobs.create(store, "manual", "ann", {}).id for _ in range(20)}
     url = store.engine.url.render_as_string()
     context = multiprocessing.get_context("spawn")
-    start, results = context.Barrier(2), context.Queue()
-    workers = [context.Process(target=claim_all, args=(url, f"worker {i}", start, results)) for i in range(2)]
+    start, results = context.Barrier(3), context.Queue()
+    workers = [context.Process(target=claim_all, args=(url, f"worker {i}", start, results)) for i in range(3)]
     for worker in workers:
         worker.start()
     taken = dict(results.get(timeout=60) for _ in workers)
