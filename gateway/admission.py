@@ -14,8 +14,9 @@ import msgspec
 
 from gateway.budgets import Budgets
 from gateway.errors import PermissionDenied, QuotaExceeded, RateLimited
-from gateway.limits import RateLimit
+from gateway.limits import RateLimit, too_many
 from gateway.settings import GatewaySettings
+from gateway.shared_limits import Money, SharedLimits, Wanted
 from ledger.keys import Key
 from ledger.policies import UNBOUND, KeyPolicy
 from ledger.prices import Price, Tokens
@@ -25,6 +26,7 @@ from ledger.store import now_ms
 __all__ = ("Admission", "Ask", "Visit", "may_use")
 
 NO_TOKENS: Final = Tokens()
+NO_MONEY: Final = Money()
 NO_PRICES: Final[Mapping[str, Price]] = MappingProxyType({})
 
 
@@ -55,6 +57,8 @@ class Admission:
     budgets: Budgets
     clock: Callable[[], int] = time.monotonic_ns
     in_flight: int = 0
+    shared: SharedLimits | None = None
+    """Where the gateways count together, if they do."""
     _of_key: dict[str, int] = field(default_factory=dict[str, int])
     _requests: RateLimit = field(default_factory=lambda: RateLimit("requests"))
     _tokens: RateLimit = field(default_factory=lambda: RateLimit("tokens"))
@@ -85,8 +89,12 @@ class Admission:
         """End a visit's reservations: its money, and so many of its tokens (fewer than none where it used more)."""
         if visit.tokens and tokens:
             self._tokens.correct(visit.key_id, visit.tokens_per_minute, -tokens, self.clock())
+            if self.shared is not None and visit.is_shared:
+                self.shared.correct(visit.key_id, visit.tokens_per_minute, -tokens)
         if visit.money:
             self.budgets.reserve(visit.key_id, -visit.money)
+            if self.shared is not None and visit.is_shared:
+                self.shared.hold(visit.key_id, 0, -visit.money)
         visit.tokens = visit.money = 0
 
     def release(self, visit: "Visit") -> None:
@@ -100,6 +108,8 @@ class Admission:
                 del self._of_key[visit.key_id]
         self._unsettled.pop(visit.id, None)
         self.give_back(visit, visit.tokens)
+        if self.shared is not None and visit.shared_slots:
+            self.shared.hold(visit.key_id, -visit.shared_slots, 0)
 
     def admit(self, visit: "Visit", ask: Ask) -> tuple[str, str]:
         """See `Visit.admit`."""
@@ -110,23 +120,58 @@ class Admission:
         if visit.key is None or not (policy.has_budget and ask.prices):
             routed = target, "pinned"
         else:
-            routed = self._pay(visit, visit.key, ask, target)
+            has_room = self.budgets.has_room(visit.key, now_ms())
+            routed = self._pay(visit, ask, target if has_room else None)
         if visit.tokens or visit.money:
             self._unsettled[visit.id] = visit
+        return routed
+
+    async def confirm(
+        self, visit: "Visit", ask: Ask, routed: tuple[str, str], shared: SharedLimits
+    ) -> tuple[str, str]:
+        """What this process has admitted, by the counts of all gateways."""
+        policy = visit.key.policy if visit.key else UNBOUND
+        of_requests, of_tokens = self._per_minute(policy)
+        money = self.budgets.money(visit.key, visit.money) if visit.key and visit.money else NO_MONEY
+        most = -1 if policy.max_concurrent is None else policy.max_concurrent
+        wanted = Wanted(most, of_requests, of_tokens, visit.tokens, money)
+        if not (of_requests or visit.tokens or visit.money or most >= 0):
+            return routed
+        taken = await shared.take(visit.key_id, wanted)
+        if taken is not None:
+            visit.headers.update(taken.headers(wanted))
+            if taken.verdict == "budget":
+                return await self._pay_shared(visit, ask, wanted, shared)
+            if taken.verdict:
+                raise taken.refusal(wanted)
+        visit.is_shared, visit.shared_slots = True, int(most >= 0)
+        return routed
+
+    async def _pay_shared(self, visit: "Visit", ask: Ask, wanted: Wanted, shared: SharedLimits) -> tuple[str, str]:
+        """The budget is spent, by all gateways together."""
+        self.budgets.reserve(visit.key_id, -visit.money)
+        visit.money = 0
+        try:
+            routed = self._pay(visit, ask, None)
+        except QuotaExceeded:
+            shared.correct(visit.key_id, wanted.tokens, -wanted.of_tokens)
+            raise
+        rest = Wanted(wanted.most, 0, 0, 0, Money(visit.money))
+        taken = await shared.take(visit.key_id, rest)
+        if taken is not None and taken.verdict:
+            raise taken.refusal(rest)
+        visit.is_shared, visit.shared_slots = True, int(wanted.most >= 0)
         return routed
 
     def _take_slot(self, visit: "Visit", policy: KeyPolicy) -> None:
         running = self._of_key.get(visit.key_id, 0)
         if policy.max_concurrent is not None and running >= policy.max_concurrent:
-            message = f"This key may have {policy.max_concurrent} requests in flight at once. Try again in 1s."
-            raise RateLimited(message, headers={"retry-after": "1"})
+            raise too_many(policy.max_concurrent)
         self._of_key[visit.key_id] = running + 1
         visit.has_slot = True
 
     def _count(self, visit: "Visit", policy: KeyPolicy, tokens: int) -> None:
-        of_requests, of_tokens = policy.requests_per_minute, policy.tokens_per_minute
-        of_requests = self.settings.requests_per_minute if of_requests is None else of_requests
-        of_tokens = self.settings.tokens_per_minute if of_tokens is None else of_tokens
+        of_requests, of_tokens = self._per_minute(policy)
         if not (of_requests or of_tokens):
             return
         now = self.clock()
@@ -136,17 +181,27 @@ class Admission:
             visit.headers.update(self._tokens.take(visit.key_id, of_tokens, tokens, now))
             visit.tokens, visit.tokens_per_minute = tokens, of_tokens
 
-    def _pay(self, visit: "Visit", key: Key, ask: Ask, target: str) -> tuple[str, str]:
+    def _per_minute(self, policy: KeyPolicy) -> tuple[int, int]:
+        """The limits of requests and of tokens, 0 for none."""
+        of_requests, of_tokens = policy.requests_per_minute, policy.tokens_per_minute
+        return (
+            self.settings.requests_per_minute if of_requests is None else of_requests,
+            self.settings.tokens_per_minute if of_tokens is None else of_tokens,
+        )
+
+    def _pay(self, visit: "Visit", ask: Ask, target: str | None) -> tuple[str, str]:
+        """Reserve the money for the route to aim for; None: the budget is spent, and only the student may go on."""
         reason = "pinned"
-        if not self.budgets.has_room(key, now_ms()):
-            may = key.policy.routes is None or "student" in key.policy.routes
-            soft = key.policy.budget_kind == "soft" and may and "student" in ask.prices
+        if target is None:
+            policy = visit.key.policy if visit.key else UNBOUND
+            may = policy.routes is None or "student" in policy.routes
+            soft = policy.budget_kind == "soft" and may and "student" in ask.prices
             if not (soft and ask.student_is_live and ask.student_can()):
                 raise QuotaExceeded("You exceeded your current quota: the budget of this key is spent.")
             target, reason = "student", "budget"
         routes = ask.prices if target == "auto" else (target,)
         visit.money = max(_estimate(ask.prices[route], ask.tokens) for route in routes)
-        self.budgets.reserve(key.id, visit.money)
+        self.budgets.reserve(visit.key_id, visit.money)
         return target, reason
 
 
@@ -167,6 +222,9 @@ class Visit:
     tokens_per_minute: int = 0
     money: int = 0
     """Reserved, in nano-units."""
+    is_shared: bool = False
+    """Whether other gateways know of what it holds."""
+    shared_slots: int = 0
     gone: bool = False
 
     def admit(self, ask: Ask) -> tuple[str, str]:
@@ -175,6 +233,11 @@ class Visit:
         Raises `PermissionDenied`, `RateLimited` or `QuotaExceeded`.
         """
         return self.admission.admit(self, ask)
+
+    async def admit_everywhere(self, ask: Ask) -> tuple[str, str]:
+        """`admit`, by what all gateways count together where they do."""
+        routed, shared = self.admission.admit(self, ask), self.admission.shared
+        return routed if shared is None else await self.admission.confirm(self, ask, routed, shared)
 
     def leave(self) -> None:
         """Give back what is held, once, whatever the end was."""

@@ -29,6 +29,7 @@ from gateway.recorder import Recorder
 from gateway.responses.api import handlers as response_handlers
 from gateway.responses.keep import ResponseKeeper
 from gateway.settings import TracingSettings
+from gateway.shared_limits import SharedLimits
 from gateway.siblings import Siblings
 from gateway.upstream import open_client
 from gateway.webhook_endpoints import Endpoint
@@ -92,8 +93,10 @@ def build_app(config: GatewayConfig, store: Store, more_handlers: Sequence[Any] 
     """
     metrics_ = Metrics()
     spool = SpoolWriter(config.spool)
-    budgets = Budgets(SpendReader(store))
-    admission = Admission(config.gateway, budgets)
+    shared = SharedLimits(config.gateway.redis_url, metrics_.shared_missed) if config.gateway.redis_url else None
+    budgets = Budgets(SpendReader(store), shared)
+    admission = Admission(config.gateway, budgets, shared=shared)
+    metrics_.shared_reachable.set_function(lambda: float(shared is None or shared.reachable))
     metrics_.in_flight.set_function(lambda: admission.in_flight)
     recorder = Recorder(spool, Ingester(config.spool, store), metrics_, admission.settle)
     live = Live(store, config.student.base_url, budgets, config.spool.parent / "cache" / "releases")
@@ -126,6 +129,8 @@ def build_app(config: GatewayConfig, store: Store, more_handlers: Sequence[Any] 
     state.siblings = Siblings(config.siblings, partial(_own_metrics, state)) if config.siblings else None
 
     parts: list[_Part] = [live, recorder, state.responses, pacing, ledger_metrics]
+    if shared is not None:
+        parts.append(shared)
     if config.webhooks:
         parts.append(WebhookSender(store, [Endpoint.of(each) for each in config.webhooks]))
     v1 = [openai_api.chat_completions, openai_api.models, openai_api.model, create_feedback, openapi_document]

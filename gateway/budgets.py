@@ -2,7 +2,7 @@
 
 Between a record and the store nothing counts twice or not at all: a record is pending from the moment it is made
 until a reading of the store has found its row, in the same transaction as the sums that it is then a part of. Other
-processes' requests are seen when they are in the store, within a second.
+processes' requests are seen when they are in the store, within a second; by `gateway.shared_limits` at once.
 """
 
 from collections.abc import Iterable, Mapping
@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from gateway.shared_limits import Money, SharedLimits
 from ledger.keys import Key
 from ledger.records import RequestRecord, nano
 from ledger.requests import HOUR_MS
@@ -46,6 +47,9 @@ class Budgets:
     """The accounts of the keys that have a budget. `read` runs in the refreshing thread, all else on the loop."""
 
     reader: SpendReader
+    shared: SharedLimits | None = None
+    """Where other gateways' requests are seen at once."""
+    _versions: dict[str, str] = field(default_factory=dict[str, str])
     _accounts: dict[str, Account] = field(default_factory=dict[str, Account])
     _pending: dict[str, Pending] = field(default_factory=dict[str, Pending])
     _periods: Periods = field(default_factory=lambda: Periods.at(now_ms()))
@@ -57,16 +61,17 @@ class Budgets:
         ids = sorted({key.id for key in keys if key.policy.has_budget})
         if not ids:
             return None
-        return self.reader.read(ids, now_ms(), self._created)
+        if self.shared is not None:
+            self._versions = self.shared.versions()
+        return self.reader.read(ids, now_ms(), self._waiting)
 
     def apply(self, reading: Reading | None) -> None:
         """Take a reading in."""
         if reading is None:
             self._accounts, self._pending = {}, {}
             return
-        for request_id in reading.stored:
-            self._pending.pop(request_id, None)
-        if reading.stored:
+        own = [request_id for request_id in reading.stored if self._pending.pop(request_id, None) is not None]
+        if own:
             # the spool is read in order: what was folded is older than what was found
             self._pending = {k: v for k, v in self._pending.items() if not k.startswith(FOLDED)}
         old = self._accounts
@@ -76,6 +81,8 @@ class Budgets:
         }
         self._periods = reading.periods
         self._count_pending()
+        if self.shared is not None:
+            self.shared.apply(reading, self._versions)
 
     # of requests
 
@@ -101,20 +108,32 @@ class Budgets:
         if account is not None:
             account.reserved = max(0, account.reserved + amount)
 
+    def money(self, key: Key, amount: int) -> Money:
+        """What a request of this key takes of its budgets, and what the store has of them."""
+        account, periods = self._accounts.get(key.id) or Account(), self._periods
+        of_day, of_month = (
+            -1 if budget is None else nano(budget) for budget in (key.policy.budget_day, key.policy.budget_month)
+        )
+        stored = account.stored
+        return Money(amount, of_day, of_month, periods.day, stored.day, periods.month, stored.month)
+
     def recorded(self, record: RequestRecord) -> None:
         """A request was recorded. Its cost is pending until the store has it."""
         account = self._accounts.get(record.key_id or "")
         if account is None or not record.cost_nano or record.id in self._pending:
             return
+        if self.shared is not None:
+            self.shared.settled(record)
         made = Pending(record.key_id or "", record.created_at, record.cost_nano)
         self._pending[record.id] = made
         account.pending = _with(account.pending, made, self._periods)
         if len(self._pending) > MAX_PENDING:
             self._fold()
 
-    def _created(self) -> Mapping[str, int]:
+    def _waiting(self) -> Mapping[str, int]:
+        others = self.shared.opened() if self.shared is not None else {}
         # copied in one step, since the loop goes on adding
-        return {request_id: made.created_at for request_id, made in list(self._pending.items())}
+        return others | {request_id: made.created_at for request_id, made in list(self._pending.items())}
 
     def _turn(self, now: int) -> None:
         """A day began, and a month perhaps, before the store told what was spent in it."""

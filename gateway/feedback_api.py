@@ -62,7 +62,7 @@ async def create_feedback(request: Request[Any, Any, Any]) -> ASGIApp:
     """
 
     async def work(visit: Visit) -> ASGIApp:
-        visit.admit(Ask())
+        await visit.admit_everywhere(Ask())
         wanted = _read(await body_of(request))
         kept = await add_feedback(request.app.state.store, wanted, wanted.request_id, visit.key)
         sent = [name for name in ("score", "label", "correction", "comment") if getattr(wanted, name) is not None]

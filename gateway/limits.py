@@ -10,7 +10,7 @@ from typing import Final
 
 from gateway.errors import RateLimited
 
-__all__ = ("MAX_KEYS", "MINUTE_NS", "RateLimit")
+__all__ = ("MAX_KEYS", "MINUTE_NS", "RateLimit", "headers_of", "refusal", "too_many")
 
 MAX_KEYS: Final = 10_000
 MINUTE_NS: Final = 60_000_000_000
@@ -34,28 +34,14 @@ class RateLimit:
 
         Raises `RateLimited`: with ``retry-after``, but for an amount that would never pass.
         """
-        used = self._drained(key_id, per_minute, now)
-        full, added = per_minute * MINUTE_NS, amount * MINUTE_NS
-        passes = used + added <= full
+        used, added = self._drained(key_id, per_minute, now), amount * MINUTE_NS
+        passes = used + added <= per_minute * MINUTE_NS
         if passes:
             used += added
         self._keep(key_id, used, now)
-        limit, remaining, reset = HEADERS[self.kind]
-        headers = {
-            limit: str(per_minute),
-            remaining: str(max(0, full - used) // MINUTE_NS),
-            reset: f"{used / per_minute / S:.3f}s",
-        }
         if passes:
-            return headers
-        if added > full:
-            message = (
-                f"Request too large: it asks for {amount} {self.kind}, and the limit is {per_minute} per minute."
-            )
-            raise RateLimited(message, headers=headers)
-        seconds = -(-(used + added - full) // (per_minute * S))
-        message = f"Rate limit reached: {per_minute} {self.kind} per minute. Try again in {seconds}s."
-        raise RateLimited(message, headers=headers | {"retry-after": str(seconds)})
+            return headers_of(self.kind, per_minute, used)
+        raise refusal(self.kind, per_minute, amount, used)
 
     def correct(self, key_id: str, per_minute: int, amount: int, now: int) -> None:
         """Count ``amount`` more, or less where it is negative, of what has been taken already."""
@@ -71,3 +57,30 @@ class RateLimit:
         self._used[key_id] = (used, now)
         if len(self._used) > MAX_KEYS:
             self._used.popitem(last=False)
+
+
+def headers_of(kind: str, per_minute: int, used: int) -> dict[str, str]:
+    """OpenAI's headers, by what is used, in units of 1/60e9."""
+    limit, remaining, reset = HEADERS[kind]
+    return {
+        limit: str(per_minute),
+        remaining: str(max(0, per_minute * MINUTE_NS - used) // MINUTE_NS),
+        reset: f"{used / per_minute / S:.3f}s",
+    }
+
+
+def refusal(kind: str, per_minute: int, amount: int, used: int) -> RateLimited:
+    """Of an amount that does not fit on what is used."""
+    headers, added, full = headers_of(kind, per_minute, used), amount * MINUTE_NS, per_minute * MINUTE_NS
+    if added > full:
+        message = f"Request too large: it asks for {amount} {kind}, and the limit is {per_minute} per minute."
+        return RateLimited(message, headers=headers)
+    seconds = -(-(used + added - full) // (per_minute * S))
+    message = f"Rate limit reached: {per_minute} {kind} per minute. Try again in {seconds}s."
+    return RateLimited(message, headers=headers | {"retry-after": str(seconds)})
+
+
+def too_many(most: int) -> RateLimited:
+    """A key's requests at once."""
+    message = f"This key may have {most} requests in flight at once. Try again in 1s."
+    return RateLimited(message, headers={"retry-after": "1"})

@@ -1,10 +1,12 @@
 """What the gateway knows of the rest of the system: the live release with its router and its ready students, the
 one that is tried beside it, and the keys.
 
-Read from the ledger every half second in a thread; a request sees one snapshot from beginning to end.
+Read from the ledger in a thread, every half second and when another process says that it changed; a request sees one
+snapshot from beginning to end.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -29,6 +31,7 @@ from router.thresholds import in_force
 __all__ = ("Live", "LiveRelease", "Snapshot")
 
 REFRESH_S = 0.5
+TOGETHER_S = 0.05
 
 log = structlog.get_logger(__name__)
 
@@ -58,6 +61,7 @@ class Live:
 
     def __init__(self, store: Store, student_base_url: str | None, budgets: Budgets, cache: Path) -> None:
         self._store, self._cache = store, cache
+        self.changed = budgets.shared.changed if budgets.shared else asyncio.Event()
         self.student_base_url = student_base_url
         self._budgets = budgets
         self._routers: dict[str, RouterModel] = {}
@@ -145,8 +149,14 @@ class Live:
     async def run(self) -> None:
         """Refresh until cancelled."""
         while True:
+            # said while it is read, it is read again
+            self.changed.clear()
             await self.refresh()
-            await asyncio.sleep(REFRESH_S)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(REFRESH_S):
+                    await self.changed.wait()
+                    # what changes together is read together
+                    await asyncio.sleep(TOGETHER_S)
 
 
 def _as_set(release: releases.Release, live: LiveRelease) -> LiveRelease:

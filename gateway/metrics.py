@@ -64,6 +64,12 @@ class Metrics:
         self.spool_bytes = Gauge("stillroom_spool_backlog_bytes", "Spool not in the store yet", registry=registry)
         self.store_reachable = Gauge("stillroom_store_reachable", "1 while the store answers", registry=registry)
         self.in_flight = Gauge("stillroom_in_flight_requests", "Requests being answered", registry=registry)
+        self.shared_reachable = Gauge(
+            "stillroom_shared_limits_reachable", "0 while Redis is away, 1 too where none is set", registry=registry
+        )
+        self.shared_missed = Counter(
+            "stillroom_shared_limits_missed", "Requests that one process alone has counted", registry=registry
+        )
         self._teacher_share = Gauge(
             "stillroom_teacher_share", "Teacher's share of about the last 1000 auto requests", registry=registry
         )

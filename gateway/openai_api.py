@@ -82,11 +82,11 @@ async def _admitted(request: Request[Any, Any, Any], visit: Visit, read: Reader,
         call = await begun if inspect.isawaitable(begun) else begun
     except ApiError:
         # what cannot be read counts as a request all the same
-        visit.admit(Ask())
+        await visit.admit_everywhere(Ask())
         raise
     size = len(raw)
     ask = ask_of_call(call, size, state.relay) if instead is None else ask_of_other(call, size, instead.pricing)
-    call.target, call.aim = visit.admit(ask)
+    call.target, call.aim = await visit.admit_everywhere(ask)
     if state.tracing is not None:
         call.trace = state.tracing.begin(call)
     return call

@@ -62,7 +62,7 @@ async def replay_request(request: Request[Any, Any, Any], request_id: str) -> AS
         wanted = as_shape(await body_of(request), NewReplay)
         store = store_of(request)
         logged = await asyncio.to_thread(_logged, store, request_id)
-        call = _call(request, visit, wanted.route, logged)
+        call = await _call(request, visit, wanted.route, logged)
         await asyncio.to_thread(_note, store, actor_of(request), request_id, call)
         reply = await _asked(request, call)
         await _until_stored(store, call.id)
@@ -89,7 +89,7 @@ def _logged(store: Store, request_id: str) -> _Logged:
     return _Logged(row, content)
 
 
-def _call(request: Request[Any, Any, Any], visit: Visit, route: str, logged: _Logged) -> Call:
+async def _call(request: Request[Any, Any, Any], visit: Visit, route: str, logged: _Logged) -> Call:
     """The request again, admitted. Raises as a client's own would, and `QuotaExceeded`."""
     state, content = request.app.state, logged.content
     endpoint = ENDPOINTS[logged.row["endpoint"]]
@@ -104,7 +104,7 @@ def _call(request: Request[Any, Any, Any], visit: Visit, route: str, logged: _Lo
     call = begin_call(endpoint, body, content.messages, context, caller)
     call.trainable = False
     call.tags = [tag_of(logged.row["id"]), *call.tags][:MAX_TAGS]
-    call.target, _ = visit.admit(ask_of_call(call, len(encode(call.body)), state.relay))
+    call.target, _ = await visit.admit_everywhere(ask_of_call(call, len(encode(call.body)), state.relay))
     if call.target != route:
         raise QuotaExceeded("The budget of this key is spent, so that only the student may answer it.")
     call.aim = REPLAY

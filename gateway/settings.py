@@ -33,7 +33,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     port: int = 8080
     """TCP port to listen on."""
     workers: int = 1
-    """Processes that serve it, each with limits of its own; about one for each core."""
+    """Processes that serve it, each with limits of its own without ``redis_url``; about one for each core."""
     drain_seconds: float = 30.0
     """How long a shutdown waits for running answers."""
     drain_delay_seconds: float = 0.0
@@ -43,9 +43,9 @@ class GatewaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_header_bytes: int = 32 * 1024
     """A larger header block is refused with status 431."""
     requests_per_minute: int = 6000
-    """Limit of each key in each gateway process; 0 for none."""
+    """Limit of each key in each gateway process, or in all with ``redis_url``; 0 for none."""
     tokens_per_minute: int = 0
-    """Limit of each key in each gateway process, prompts and answers together; 0 for none."""
+    """The same of tokens, prompts and answers together; 0 for none."""
     max_in_flight: int = 2048
     """More requests at once in a gateway process are refused with status 429."""
     log_content: bool = True
@@ -56,6 +56,8 @@ class GatewaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """An upstream that asks for a longer pause is not tried again; its ``retry-after`` is passed on."""
     student_when_teacher_down: bool = True
     """Whether the student may answer for a teacher that is down; ``x-stillroom-fallback: off`` refuses it."""
+    redis_url: str | None = None
+    """Where gateways count limits and budgets together, as in ``redis://host:6379/0``; unset: each for itself."""
     tracing: TracingSettings = TracingSettings()
     """Where spans are sent, if anywhere."""
 

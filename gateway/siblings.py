@@ -29,6 +29,7 @@ RULES: Final[dict[str, Callable[[Values], float]]] = {
     "stillroom_in_flight_requests": sum,
     "stillroom_labels": max,
     "stillroom_labels_agreed": max,
+    "stillroom_shared_limits_reachable": min,
     "stillroom_spool_write_failures": sum,
     "stillroom_store_reachable": min,
     "stillroom_teacher_share": fmean,

@@ -20,6 +20,7 @@ from gateway.parts import GatewayConfig
 from gateway.server import Server, ignore_signals, listen, make_server, settle_memory
 from gateway.webhook_endpoints import WebhookError
 from ledger.store import Store, open_store
+from stillroom.announcing import announcer
 from stillroom.distilling import distilling
 from stillroom.output import unfailing
 from stillroom.settings import Settings, SettingsError, changed_settings
@@ -48,6 +49,7 @@ AT_START: Final = (
     "gateway.max_body_bytes",
     "gateway.max_header_bytes",
     "gateway.port",
+    "gateway.redis_url",
     "gateway.tracing",
     "gateway.workers",
     "home",
@@ -86,7 +88,8 @@ def configure_logging() -> None:
 def open_ledger(settings: Settings) -> Store:
     """The store, its folder made."""
     settings.home_path.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return open_store(settings.store_url)
+    redis_url = settings.gateway.redis_url
+    return open_store(settings.store_url, announcer(redis_url) if redis_url else None)
 
 
 def gateway_config(settings: Settings, siblings: Path | None = None) -> GatewayConfig:

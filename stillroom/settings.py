@@ -87,7 +87,7 @@ class StoreSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where the ledger is kept."""
 
     url: str | None = None
-    """A SQLAlchemy URL; unset: SQLite in ``home``."""
+    """Of a PostgreSQL, as in ``postgresql://user@host/name`` (``stillroom[postgres]``); unset: SQLite in ``home``."""
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -279,6 +279,7 @@ def _check(settings: Settings) -> None:
     _check_comparators(settings)
     _check_adapters(settings)
     _check_told(settings)
+    _check_redis(settings)
     for name, url in (
         ("teacher.base_url", settings.teacher.base_url),
         ("embeddings.base_url", settings.embeddings.base_url),
@@ -300,6 +301,17 @@ def _check_told(settings: Settings) -> None:
         raise SettingsError(problem)
     if settings.gateway.tracing.endpoint is not None and importlib.util.find_spec("opentelemetry") is None:
         raise SettingsError("gateway.tracing.endpoint needs OpenTelemetry: pip install 'stillroom[otel]'")
+
+
+def _check_redis(settings: Settings) -> None:
+    url = settings.gateway.redis_url
+    if url is None:
+        return
+    if not url.startswith(("redis://", "rediss://", "unix://")):
+        # it may hold a password, so it is not shown
+        raise SettingsError("gateway.redis_url: must be a URL as in redis://127.0.0.1:6379/0")
+    if importlib.util.find_spec("redis") is None:
+        raise SettingsError("gateway.redis_url needs the client of Redis: pip install 'stillroom[redis]'")
 
 
 def _check_adapters(settings: Settings) -> None:

@@ -6,7 +6,7 @@ import os
 import pytest
 from hypothesis import settings
 
-pytest_plugins = ["tests.engine_fixtures", "tests.postgres_server"]
+pytest_plugins = ["tests.engine_fixtures", "tests.postgres_server", "tests.redis_server"]
 
 # before torch is loaded: spinning threads make everything beside a vLLM several times slower
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

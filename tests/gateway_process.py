@@ -94,14 +94,17 @@ class GatewayProcess:
 
 
 @contextlib.contextmanager
-def gateway_process(home: Path, settings: str, prelude: str = "") -> Iterator[GatewayProcess]:
-    """A gateway that was not started yet. ``settings`` follow on the first lines of its ``[gateway]`` table.
+def gateway_process(
+    home: Path, settings: str, prelude: str = "", store_url: str | None = None
+) -> Iterator[GatewayProcess]:
+    """A gateway that was not started yet. ``settings`` follow on the first lines of its ``[gateway]`` table, and name
+    the store too, where that is at a ``store_url``.
 
     ``prelude`` is Python that the process runs first, to shorten a constant that a test would wait for.
     """
     port = free_port()
     (home / CONFIG).write_text(HEAD.format(home=home, port=port) + settings)
-    store = open_store(sqlite_url(home))
+    store = open_store(store_url or sqlite_url(home))
     _, secret = keys.create(store, "app", ["inference"], "test")
     gateway = GatewayProcess(home, store, secret, f"http://127.0.0.1:{port}", prelude)
     try:

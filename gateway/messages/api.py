@@ -64,7 +64,7 @@ async def count_message_tokens(request: Request[Any, Any, Any]) -> ASGIApp:
     """How many tokens a message's request would be for the student, by its server's own count."""
 
     async def work(visit: Visit) -> ASGIApp:
-        visit.admit(Ask())
+        await visit.admit_everywhere(Ask())
         state = request.app.state
         body = decode_body(await body_of(request))
         counted = await count_tokens(state.lasting.client, state.relay, body, visit.id)

@@ -1,0 +1,218 @@
+"""Three gateways on one PostgreSQL and one Redis: they count as one, and neither's absence fails a request."""
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import httpx
+import pytest
+import sqlalchemy as sa
+
+from bench.ledger.recount import differences
+from ledger import keys, schema
+from ledger.keys import KeyPolicy
+from ledger.records import NANO
+from ledger.rollups import DAY_MS
+from ledger.store import Store, now_ms, open_store
+from stillroom.announcing import announcer
+from tests.gateway_fixtures import chat_body, wait_until
+from tests.gateway_process import KEY_ENV, GatewayProcess, gateway_process
+from tests.postgres_server import PostgresServer
+from tests.redis_server import RedisServer
+from tests.scripted_upstream import Script, ScriptedUpstream
+
+PRICE = 0.0015
+"""Of a request, whatever its tokens."""
+SETTINGS = """
+redis_url = "{redis}"
+requests_per_minute = 60000
+[teacher]
+base_url = "{teacher}"
+model = "frontier"
+api_key_env = "{key_env}"
+price = {{ input = 0.0, output = 0.0, request = {price} }}
+[store]
+url = "{store}"
+"""
+PATIENT = "import gateway.redis_link; gateway.redis_link.WAIT_S = 5.0\n"
+"""Where a machine is short of processors, Redis may be late without being away."""
+NEVER_LOOKS = "import gateway.live; gateway.live.REFRESH_S = 3600.0\n"
+"""Of the store by itself: it has to be told."""
+WAIT_S = 60.0
+
+
+@dataclass
+class Answers:
+    """What clients were told."""
+
+    statuses: list[int] = field(default_factory=list)
+    ids: list[str] = field(default_factory=list)
+
+    @property
+    def counted(self) -> Counter[int]:
+        return Counter(self.statuses)
+
+    def answered(self) -> set[str]:
+        return {name for name, status in zip(self.ids, self.statuses, strict=True) if status == 200}
+
+
+@dataclass
+class World:
+    """The three, and what they share."""
+
+    gateways: list[GatewayProcess]
+    store: Store
+    teacher: ScriptedUpstream
+    postgres: PostgresServer
+    redis: RedisServer
+    last: str = ""
+    """The id of the newest key."""
+
+    def key(self, **policy) -> str:
+        """A new key that all of them know."""
+        key, secret = keys.create(self.store, f"k{now_ms()}", ["inference"], "test", policy=KeyPolicy(**policy))
+        self.last = key.id
+        for gateway in self.gateways:
+            wait_until(lambda gateway=gateway: self.models(gateway, secret) == 200, WAIT_S)
+        return secret
+
+    def models(self, gateway: GatewayProcess, secret: str) -> int:
+        return gateway.probe.get(f"{gateway.url}/v1/models", headers=bearer(secret)).status_code
+
+    async def ask(self, secret: str, count: int, every: float = 0.0) -> Answers:
+        """So many requests, spread over the gateways, all at once or one ``every`` so many seconds."""
+        answers = Answers()
+
+        async def one(client: httpx.AsyncClient, number: int) -> None:
+            await asyncio.sleep(number * every)
+            url = f"{self.gateways[number % 3].url}/v1/chat/completions"
+            answer = await client.post(url, json=chat_body(f"hello {number}", max_tokens=1), headers=bearer(secret))
+            answers.statuses.append(answer.status_code)
+            answers.ids.append(answer.headers["x-request-id"])
+
+        async with httpx.AsyncClient(timeout=WAIT_S, limits=httpx.Limits(max_connections=None)) as client:
+            await asyncio.gather(*(one(client, number) for number in range(count)))
+        return answers
+
+    def rows(self, secret_id: str) -> list[sa.Row]:
+        with self.store.read() as connection:
+            table = schema.requests
+            found = sa.select(table.c.id, table.c.cost_nano, table.c.status).where(table.c.key_id == secret_id)
+            return list(connection.execute(found))
+
+    def stored(self, ids: set[str]) -> bool:
+        with contextlib.suppress(sa.exc.OperationalError):
+            return ids <= {row.id for row in self.rows(self.last)}
+        return False
+
+    def metric(self, name: str) -> list[float]:
+        return [gateway.metric(name) for gateway in self.gateways]
+
+
+def bearer(secret: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {secret}"}
+
+
+@pytest.fixture(scope="module")
+def world(
+    tmp_path_factory: pytest.TempPathFactory, postgres: PostgresServer, redis_of_session: RedisServer
+) -> Iterator[World]:
+    teacher = ScriptedUpstream()
+    with contextlib.ExitStack() as stack:
+        stack.callback(teacher.close)
+        url = stack.enter_context(postgres.database())
+        filled = {"redis": redis_of_session.url, "teacher": teacher.url, "key_env": KEY_ENV, "store": url}
+        settings = SETTINGS.format(price=PRICE, **filled)
+        gateways = [
+            stack.enter_context(
+                gateway_process(
+                    tmp_path_factory.mktemp(f"gateway{number}"), settings, PATIENT + prelude, store_url=url
+                )
+            )
+            for number, prelude in enumerate(("", "", NEVER_LOOKS))
+        ]
+        store = open_store(url, announcer(redis_of_session.url))
+        stack.callback(store.close)
+        for gateway in gateways:
+            gateway.start()
+        world = World(gateways, store, teacher, postgres, redis_of_session)
+        wait_until(lambda: world.metric("stillroom_shared_limits_reachable") == [1, 1, 1], WAIT_S)
+        yield world
+
+
+def test_the_sums_are_those_of_all_rows_to_the_nano(world):
+    answers = asyncio.run(world.ask(world.key(), 90))
+    assert answers.counted == {200: 90}
+    wait_until(lambda: world.stored(set(answers.ids)), WAIT_S)
+    assert differences(world.store, 0, now_ms() + DAY_MS) == []
+    assert sum(row.cost_nano for row in world.rows(world.last)) == 90 * round(PRICE * NANO)
+
+
+def test_a_key_that_is_revoked_is_refused_by_all_also_by_one_that_only_hears_of_it(world):
+    secret = world.key()
+    keys.revoke(world.store, world.last, "test")
+    for gateway in world.gateways:
+        wait_until(lambda gateway=gateway: world.models(gateway, secret) == 401, WAIT_S)
+
+
+def test_requests_per_minute_are_counted_together(world):
+    answers = asyncio.run(world.ask(world.key(requests_per_minute=6), 60))
+    assert set(answers.statuses) == {200, 429}
+    # each gateway for itself would have let in 18; a few more drain out while they come
+    assert 6 <= answers.counted[200] <= 12
+
+
+def test_a_budget_hit_by_200_requests_at_once_is_overspent_by_one_request_at_most(world):
+    world.teacher.reset(Script(delay=0.5))
+    missed = world.metric("stillroom_shared_limits_missed_total")
+    answers = asyncio.run(world.ask(world.key(budget_day=0.01), 200))
+    world.teacher.reset()
+    assert set(answers.statuses) == {200, 429}
+    assert world.metric("stillroom_shared_limits_missed_total") == missed
+    wait_until(lambda: world.stored(answers.answered()), WAIT_S)
+    spent = sum(row.cost_nano for row in world.rows(world.last))
+    assert 0.01 * NANO <= spent < (0.01 + PRICE) * NANO
+
+
+def test_a_database_that_stops_under_traffic_fails_no_request_and_gets_every_row_once(world):
+    secret = world.key()
+
+    async def traffic() -> Answers:
+        asking = asyncio.create_task(world.ask(secret, 120, every=0.1))
+        await asyncio.sleep(2)
+        await asyncio.to_thread(world.postgres.stop, "immediate")
+        await asyncio.sleep(5)
+        await asyncio.to_thread(world.postgres.start)
+        return await asking
+
+    answers = asyncio.run(traffic())
+    assert answers.counted == {200: 120}
+    wait_until(lambda: world.stored(set(answers.ids)), WAIT_S)
+    assert Counter(row.id for row in world.rows(world.last)) == Counter(answers.ids)
+    assert differences(world.store, 0, now_ms() + DAY_MS) == []
+
+
+@pytest.mark.parametrize("gone", ["killed", "frozen"])
+def test_a_redis_that_is_away_fails_no_request_and_is_found_again(world, gone):
+    secret = world.key(max_concurrent=1_000, budget_day=100.0)
+
+    async def traffic() -> Answers:
+        asking = asyncio.create_task(world.ask(secret, 60, every=0.1))
+        await asyncio.sleep(2)
+        world.redis.stop() if gone == "killed" else world.redis.freeze()
+        await asyncio.sleep(2)
+        answers = await asking
+        assert 0 in world.metric("stillroom_shared_limits_reachable")
+        return answers
+
+    try:
+        answers = asyncio.run(traffic())
+    finally:
+        world.redis.start() if gone == "killed" else world.redis.thaw()
+    assert answers.counted == {200: 60}
+    wait_until(lambda: world.metric("stillroom_shared_limits_reachable") == [1, 1, 1], WAIT_S)
+    assert any(world.metric("stillroom_shared_limits_missed_total"))
+    # each said so, once for each time that it went
+    assert all("redis_unreachable" in gateway.log() for gateway in world.gateways)
