@@ -63,7 +63,7 @@ class Budgets:
             return None
         if self.shared is not None:
             self._versions = self.shared.versions()
-        return self.reader.read(ids, now_ms(), self._waiting)
+        return self.reader.read(ids, now_ms(), self._created)
 
     def apply(self, reading: Reading | None) -> None:
         """Take a reading in."""
@@ -130,7 +130,7 @@ class Budgets:
         if len(self._pending) > MAX_PENDING:
             self._fold()
 
-    def _waiting(self) -> Mapping[str, int]:
+    def _created(self) -> Mapping[str, int]:
         others = self.shared.opened() if self.shared is not None else {}
         # copied in one step, since the loop goes on adding
         return others | {request_id: made.created_at for request_id, made in list(self._pending.items())}
