@@ -39,11 +39,16 @@ async def batches(chunks: AsyncIterator[bytes]) -> AsyncIterator[list[bytes]]:
 
 def cut(data: bytes) -> tuple[list[bytes], bytes]:
     """The whole events in some bytes, and what is left after them."""
-    if b"\r" not in data:
-        *whole, rest = data.split(b"\n\n")
-        return [event + b"\n\n" for event in whole], rest
     found: list[bytes] = []
     start = 0
+    if b"\r" not in data:
+        # one byte is looked for at several times the speed of two
+        at = 0
+        while (at := data.find(b"\n", at) + 1) > 0:
+            if data.startswith(b"\n", at):
+                found.append(data[start : at + 1])
+                start = at = at + 1
+        return found, data[start:]
     while (end := _event_end(data, start)) is not None:
         found.append(data[start:end])
         start = end

@@ -26,7 +26,7 @@ class Listed(msgspec.Struct, gc=False):
     bytes: _Bytes = UNSET
 
 
-class Token(msgspec.Struct):
+class Token(msgspec.Struct, gc=False):
     """One entry of OpenAI's ``logprobs.content``."""
 
     token: str
