@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from litestar.types import Receive, Scope, Send
 
-from gateway.exchange import ClientGone, unless_client_leaves
+from gateway.exchange import ClientGone, exchange_behind, unless_client_leaves
 from gateway.replies import FAREWELL
 
 __all__ = ("PlainAnswer", "StreamedAnswer")
@@ -23,6 +23,11 @@ class PlainAnswer:
     async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
         """Send it."""
         headers = {"content-type": "application/json", **self.headers, "content-length": str(len(self.body))}
+        exchange = exchange_behind(send)
+        if exchange is not None:
+            exchange.begin_answer(self.status, headers.items())
+            await exchange.write(self.body, is_last=True)
+            return
         await send({"type": "http.response.start", "status": self.status, "headers": _encoded(headers)})
         await send({"type": "http.response.body", "body": self.body, "more_body": False})
 
@@ -49,6 +54,13 @@ class StreamedAnswer:
             await self.events.aclose()
 
     async def _send(self, send: Send, headers: Mapping[str, str]) -> None:
+        exchange = exchange_behind(send)
+        if exchange is not None:
+            exchange.begin_answer(200, headers.items())
+            async for event in self.events:
+                await exchange.write(event)
+            await exchange.write(b"", is_last=True)
+            return
         await send({"type": "http.response.start", "status": 200, "headers": _encoded(headers)})
         async for event in self.events:
             await send({"type": "http.response.body", "body": event, "more_body": True})

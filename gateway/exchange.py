@@ -4,7 +4,7 @@ It stands between the application and uvicorn's cycle where requests are many (d
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import lru_cache
 from http import HTTPStatus
 from typing import Any, Final, TypeVar, cast
@@ -12,10 +12,13 @@ from typing import Any, Final, TypeVar, cast
 from litestar import Request
 from litestar.connection import ASGIConnection
 from litestar.exceptions.http_exceptions import RequestEntityTooLarge
-from litestar.types import Scope
+from litestar.types import Scope, Send
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-__all__ = ("ClientGone", "Exchange", "Peer", "body_of", "exchange_of", "headers_of", "unless_client_leaves")
+__all__ = (
+    "ClientGone", "Exchange", "Peer", "body_of", "exchange_behind", "exchange_of", "headers_of",
+    "unless_client_leaves",
+)  # fmt: skip
 
 T = TypeVar("T")
 KEY: Final = "exchange"
@@ -70,14 +73,14 @@ class Peer:
 class Exchange:
     """What a request's scope carries of its connection; see `exchange_of`."""
 
-    __slots__ = ("_chunked", "_cycle", "_parts", "_read", "_start", "peer")
+    __slots__ = ("_chunked", "_cycle", "_head", "_parts", "_read", "peer")
 
     def __init__(self, peer: Peer, cycle: RequestResponseCycle) -> None:
         self.peer = peer
         self._cycle = cycle
         self._parts: list[bytes] = []
         self._read = self._chunked = False
-        self._start: Any = None
+        self._head = b""
 
     def begin(self, state: dict[str, Any]) -> None:
         """Be found by `exchange_of`, in the state of the request's scope."""
@@ -104,21 +107,39 @@ class Exchange:
         out in chunks.
         """
         if message["type"] == "http.response.start":
-            self._start = message
-            return
+            self.begin_answer(message["status"], [_decoded(header) for header in message["headers"]])
+        else:
+            await self.write(message["body"], not message["more_body"])
+
+    def begin_answer(self, status: int, headers: Iterable[tuple[str, str]]) -> None:
+        """The head of the answer, which goes out with what is written first. Raises ``ValueError`` for a header that
+        holds a line break.
+        """
+        cycle, lines = self._cycle, [f"{name}: {value}\r\n" for name, value in headers]
+        text = "".join(lines)
+        if text.count("\n") != len(lines) or text.count("\r") != len(lines):
+            raise ValueError("a header holds a line break")
+        self._chunked = "\r\ncontent-length: " not in f"\r\n{text}"
+        if self._chunked:
+            text += "transfer-encoding: chunked\r\n"
+        if not cycle.keep_alive:
+            text += "connection: close\r\n"
+        ours = b"".join([b"%b: %b\r\n" % header for header in cycle.default_headers])
+        self._head = b"%b%b%b\r\n" % (_status_line(status), ours, text.encode("latin-1", "replace"))
+
+    async def write(self, body: bytes, is_last: bool = False) -> None:
+        """Of the answer's body, once the client has room for it."""
         cycle = self._cycle
         if cycle.flow.write_paused and not cycle.disconnected:
             await cycle.flow.drain()
         if cycle.disconnected:
             return
-        head, body, is_last = b"", message["body"], not message["more_body"]
-        if self._start is not None:
-            head = self._head(self._start["status"], self._start["headers"])
-            self._start = None
-            cycle.response_started = True
         if self._chunked:
             body = (b"%x\r\n%b\r\n" % (len(body), body) if body else b"") + (LAST_CHUNK if is_last else b"")
-        cycle.transport.write(head + body)
+        if self._head:
+            body, self._head = self._head + body, b""
+            cycle.response_started = True
+        cycle.transport.write(body)
         if is_last:
             cycle.response_complete = True
             cycle.message_event.set()
@@ -126,24 +147,17 @@ class Exchange:
                 cycle.transport.close()
             cycle.on_response()
 
-    def _head(self, status: int, headers: list[tuple[bytes, bytes]]) -> bytes:
-        cycle = self._cycle
-        lines = [_status_line(status), *[b"%b: %b\r\n" % header for header in (*cycle.default_headers, *headers)]]
-        self._chunked = not any(name == b"content-length" for name, _ in headers)
-        if self._chunked:
-            lines.append(b"transfer-encoding: chunked\r\n")
-        if not cycle.keep_alive:
-            lines.append(b"connection: close\r\n")
-        head = b"".join(lines)
-        if head.count(b"\n") != len(lines) or head.count(b"\r") != len(lines):
-            raise ValueError("a header holds a line break")
-        return head + b"\r\n"
-
 
 def exchange_of(scope: Scope) -> Exchange | None:
     """The exchange that a request belongs to; None where another server than ours serves the application."""
     state = scope.get("state")
     return state.get(KEY) if state else None
+
+
+def exchange_behind(send: Send) -> Exchange | None:
+    """The exchange whose own ``send`` this is; None where something stands between, which must see each message."""
+    owner = getattr(send, "__self__", None)
+    return owner if isinstance(owner, Exchange) else None
 
 
 async def unless_client_leaves(work: Awaitable[T], scope: Scope) -> T:
@@ -171,6 +185,10 @@ def headers_of(connection: ASGIConnection[Any, Any, Any, Any]) -> Mapping[str, s
         firsts_last = reversed(list(connection.scope["headers"]))
         found = state["headers"] = {name.decode("latin-1"): value.decode("latin-1") for name, value in firsts_last}
     return found
+
+
+def _decoded(header: tuple[bytes, bytes]) -> tuple[str, str]:
+    return header[0].decode("latin-1"), header[1].decode("latin-1")
 
 
 @lru_cache(maxsize=64)

@@ -7,6 +7,7 @@ answers without the layers in between (docs/performance.md).
 from typing import Any, cast
 
 from litestar import Litestar, Request
+from litestar.connection import ASGIConnection
 from litestar.handlers import HTTPRouteHandler
 from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
 
@@ -17,8 +18,21 @@ from gateway.hygiene import refuse_bad_headers
 
 __all__ = ("front",)
 
-make_request = cast("type[Request[Any, Any, Any]]", Request)
+_Request = cast("type[Request[Any, Any, Any]]", Request)
 """Without its type arguments, which a call would be passed through at run time."""
+
+
+class _ShortRequest(_Request):
+    """A request of which little is asked: what Litestar keeps beside scope and channels is made when it is."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.scope, self.receive, self.send = cast("HTTPScope", scope), receive, send
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in _Request.__slots__ and name not in ASGIConnection.__slots__:
+            raise AttributeError(name)
+        super().__init__(self.scope, self.receive, self.send)
+        return getattr(self, name)
 
 
 def front(app: Litestar, max_header_bytes: int) -> ASGIApp:
@@ -40,7 +54,7 @@ def front(app: Litestar, max_header_bytes: int) -> ASGIApp:
         scope["route_handler"] = handler
         scope["path_params"] = {}
         exchange = exchange_of(scope)
-        request = make_request(scope, receive, send)
+        request = _ShortRequest(scope, receive, send)
         try:
             await authorise(request, handler)
             answer = await handler.fn(request)

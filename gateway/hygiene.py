@@ -23,11 +23,15 @@ def refuse_bad_headers(app: ASGIApp, max_header_bytes: int) -> ASGIApp:
             await app(scope, receive, send)
             return
         headers = scope["headers"]
-        if sum(len(name) + len(value) + 4 for name, value in headers) > max_header_bytes:
+        size, hosts = 0, list[bytes]()
+        for name, value in headers:
+            size += len(name) + len(value) + 4
+            if name == b"host":
+                hosts.append(value)
+        if size > max_header_bytes:
             error = error_body("The request's headers are too large.", KIND, "headers_too_large")
             await _refuse(scope["path"], send, 431, error)
             return
-        hosts = [value for name, value in headers if name == b"host"]
         if len(hosts) != 1 or not HOST.fullmatch(hosts[0]):
             error = error_body("The request needs exactly one valid Host header.", KIND, "invalid_host")
             await _refuse(scope["path"], send, 400, error)

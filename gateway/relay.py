@@ -3,8 +3,7 @@
 Whole answers take `answer`, streams take `open_stream`; both follow the same steps.
 """
 
-import contextlib
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Final, TypeAlias, TypeVar
 
@@ -64,9 +63,12 @@ class Relay:
     async def answer(self, call: Call) -> PlainReply:
         """Answer a request that is not streamed. Raises `ApiError`, recorded."""
         release = self._decide(call)
-        with self._failures_recorded(call):
+        try:
             reply = await self._ask_student(call, release) if call.decision.route == "student" else None
             return reply or await self._ask_teacher(call, release)
+        except ApiError as error:
+            self._failed(call, error)
+            raise
 
     async def open_stream(self, call: Call) -> StreamReply | PlainReply:
         """Begin a stream, and return when its route is settled. A 4xx of the upstream is a `PlainReply`.
@@ -74,9 +76,12 @@ class Relay:
         Raises `ApiError`, recorded.
         """
         release = self._decide(call)
-        with self._failures_recorded(call):
+        try:
             reply = await self._stream_student(call, release) if call.decision.route == "student" else None
             return reply or await self._stream_teacher(call, release)
+        except ApiError as error:
+            self._failed(call, error)
+            raise
 
     def abandoned(self, call: Call, status: int, code: Code) -> None:
         """Record a request that ended before it was answered."""
@@ -283,11 +288,6 @@ class Relay:
         self.recorder.record(record)
         self.pacing.recorded(call, record)
 
-    @contextlib.contextmanager
-    def _failures_recorded(self, call: Call) -> Generator[None]:
-        try:
-            yield
-        except ApiError as error:
-            self._record(call, Answer(), error.status, error.code)
-            error.headers |= call.headers()
-            raise
+    def _failed(self, call: Call, error: ApiError) -> None:
+        self._record(call, Answer(), error.status, error.code)
+        error.headers |= call.headers()

@@ -16,6 +16,7 @@ from typing import Any, Final, TypeAlias
 import httpx
 
 from gateway.connection import Connection, Timeouts
+from gateway.received import Lean, Whole
 
 __all__ = ("Body", "Client", "Transport")
 
@@ -70,7 +71,7 @@ class Transport(httpx.AsyncBaseTransport):
             try:
                 await connection.ask(written, timeouts, request.method == "HEAD")
                 answered = True
-                return self._response(pool, connection)
+                return self._response(pool, connection, isinstance(request, _Written))
             except httpx.ReadError:
                 if connection.received or not connection.idle_since:
                     raise
@@ -88,13 +89,14 @@ class Transport(httpx.AsyncBaseTransport):
             while pool.idle:
                 self._drop(pool, pool.idle.pop())
 
-    def _response(self, pool: _Pool, connection: Connection) -> httpx.Response:
+    def _response(self, pool: _Pool, connection: Connection, lean: bool) -> httpx.Response:
         headers, status = connection.headers, connection.status
         body = connection.whole()
         if body is None:
-            return httpx.Response(status, headers=headers, stream=Body(self, pool, connection))
+            stream = Body(self, pool, connection)
+            return Lean(status, headers, stream) if lean else httpx.Response(status, headers=headers, stream=stream)
         self.release(pool, connection)
-        return _Whole(status, headers, body)
+        return Whole(status, headers, body)
 
     def _new_pool(self, origin: Origin) -> _Pool:
         if origin[0] not in PORTS:
@@ -225,22 +227,6 @@ class Body(httpx.AsyncByteStream):
         connection, self._connection = self._connection, None
         if connection is not None:
             self._transport.release(self._pool, connection)
-
-
-class _Whole(httpx.Response):
-    """An answer whose body came in with its head: read without httpx's way through generators and decoders."""
-
-    def __init__(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
-        super().__init__(status, headers=headers, stream=httpx.ByteStream(body))
-        self._raw, self._body = headers, body
-
-    async def aread(self) -> bytes:
-        """The body."""
-        if any(name.lower() == b"content-encoding" for name, _ in self._raw):
-            return await super().aread()
-        self.is_stream_consumed = self.is_closed = True
-        self._content = self._body
-        return self._body
 
 
 class _Written(httpx.Request):

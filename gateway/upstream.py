@@ -15,6 +15,7 @@ import httpx
 from gateway.alarm import Alarm
 from gateway.errors import Fault, UpstreamError
 from gateway.faults import FAULTS, WHY, upstream_error
+from gateway.received import raw_headers
 from gateway.transport import Body, Client, Transport
 from ledger.prices import Price
 
@@ -251,7 +252,7 @@ def _headers(upstream: Upstream, forwarded: Mapping[str, str]) -> dict[str, str]
 def _relayed(response: httpx.Response) -> dict[str, str]:
     return {
         RELAYED_HEADERS[found]: value.decode("latin-1")
-        for name, value in response.headers.raw
+        for name, value in raw_headers(response)
         if (found := name.lower()) in RELAYED_HEADERS
     }
 

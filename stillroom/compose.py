@@ -17,7 +17,7 @@ from dashboards.pages import pages
 from gateway.app import build_app, reconfigure
 from gateway.errors import exception_handlers
 from gateway.parts import GatewayConfig
-from gateway.server import Server, ignore_signals, listen, make_server, settle_memory
+from gateway.server import Server, ignore_signals, listen, make_server, settle_process
 from gateway.webhook_endpoints import WebhookError
 from ledger.store import Store, open_store
 from stillroom.announcing import announcer
@@ -130,7 +130,7 @@ def run_gateway(settings: Settings, read_again: Callable[[], Settings], siblings
     app = build_gateway(settings, store, siblings)
     server = make_server(app, settings.gateway)
     listener = listen(settings.gateway.host, settings.gateway.port, shared=siblings is not None)
-    settle_memory()
+    settle_process()
 
     async def serve() -> None:
         reloading = Reloading(app, server, settings, read_again)

@@ -5,6 +5,7 @@ that has to wait for a free connection counts from when it was due, so that a st
 """
 
 import asyncio
+import math
 import sys
 import time
 from collections import deque
@@ -31,6 +32,8 @@ class Plan(msgspec.Struct):
     """How the body of a right answer ends, white space aside."""
     rate: float = 0.0
     """Requests per second; 0: as fast as they are answered."""
+    seconds: float = 0.0
+    """Without a rate: after so long no more is sent, and what was sent by then is what is measured; 0: no end."""
     pid: int = 0
     """Root of the process tree whose CPU time is read around the measured window."""
 
@@ -108,6 +111,7 @@ class _Run:
         self._plan = plan
         self._rate = 0.0
         self._to_send = self._open = 0
+        self._ends = math.inf
         self._due: deque[float] = deque()
         self._totals: list[float] = []
         self._firsts: list[float] = []
@@ -119,6 +123,7 @@ class _Run:
         self._totals, self._firsts, self._errors = [], [], []
         self._to_send, self._open, self._rate = requests, requests, rate
         self._over.clear()
+        self._ends = time.perf_counter() + (self._plan.seconds or math.inf)
         if rate:
             await self._pace(requests, rate)
         else:
@@ -153,6 +158,9 @@ class _Run:
         self._totals.append(now - due)
         self._firsts.append(first - due)
         self._open -= 1
+        if now >= self._ends and not self._rate:
+            self._open -= self._to_send
+            self._to_send = 0
         self._next(connection)
         if not self._open:
             self._over.set()

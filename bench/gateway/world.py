@@ -19,11 +19,17 @@ import msgspec
 from bench.gateway import machine, peers, stillroom_gateway
 from bench.gateway.load import Plan, Result
 
-__all__ = ("Shape", "Subject", "direct", "mock", "peer", "request_bytes", "stillroom", "time_load")
+__all__ = ("NotServing", "Shape", "Subject", "direct", "mock", "peer", "request_bytes", "stillroom", "time_load")
 
 START_S: Final = 90.0
 SETTLE_S: Final = 20.0
+WINDOW_S: Final = 3.0
+"""A slow peer sends fewer requests, so that the whole comparison takes minutes."""
 ROOT: Final = Path(__file__).parents[2]
+
+
+class NotServing(SystemExit):
+    """A subject that did not start, or does not do what is to be measured."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +102,7 @@ def _wait(url: str, log: Path) -> None:
         with contextlib.suppress(urllib.error.URLError, OSError), urllib.request.urlopen(url, timeout=5):
             return
         time.sleep(0.05)
-    raise SystemExit(f"{url} did not answer within {START_S:.0f} s; see {log}")
+    raise NotServing(f"{url} did not answer within {START_S:.0f} s; see {log}")
 
 
 @contextlib.contextmanager
@@ -133,14 +139,14 @@ def stillroom(
 
 
 def _check_route(subject: Subject, wanted: str) -> None:
-    """Raises ``SystemExit`` where the gateway takes another way than the one to be measured."""
+    """Raises `NotServing` where the gateway takes another way than the one to be measured."""
     _, _, body = request_bytes(subject, Shape("plain")).partition(b"\r\n\r\n")
     headers = {"content-type": "application/json", **subject.headers}
     request = urllib.request.Request(f"http://127.0.0.1:{subject.port}{subject.path}", body, headers)
     with urllib.request.urlopen(request, timeout=10) as answer:
         taken, reason = answer.headers["x-stillroom-route"], answer.headers["x-stillroom-reason"]
     if taken != wanted:
-        raise SystemExit(f"{subject.name} answers by the {taken} ({reason}), not by the {wanted}")
+        raise NotServing(f"{subject.name} answers by the {taken} ({reason}), not by the {wanted}")
 
 
 @contextlib.contextmanager
@@ -180,7 +186,9 @@ def request_bytes(subject: Subject, shape: Shape) -> bytes:
 
 
 def time_load(subject: Subject, shape: Shape, connections: int, requests: int, rate: float = 0.0) -> Result:
-    """Warm up, then measure. CPU time is read when everything is in the ledger, before and after."""
+    """Warm up, then measure, where no rate is given each for `WINDOW_S` at the longest. CPU time is read when all of
+    it is in the ledger, before and after.
+    """
     plan = Plan(
         port=subject.port,
         request=request_bytes(subject, shape),
@@ -189,6 +197,7 @@ def time_load(subject: Subject, shape: Shape, connections: int, requests: int, r
         warm_up=max(connections * 2, requests // 10),
         ending="data: [DONE]" if shape.stream else "}",
         rate=rate,
+        seconds=WINDOW_S,
         pid=subject.pid,
     )
     subject.settle()
