@@ -21,6 +21,8 @@ from ledger.store import Store
 __all__ = ("Ingester",)
 
 BATCH = 500
+BATCH_BYTES = 1024 * 1024
+"""Records with log-probabilities take several times as much once they are read, and the event loop waits for them."""
 REFUSALS = (DataError, IntegrityError, OverflowError, RecursionError)
 """What a driver raises for a row that no retry will get in."""
 
@@ -61,15 +63,15 @@ class Ingester:
         # another process may be faster with this segment
         with contextlib.suppress(FileNotFoundError), being_written(path) as written:
             batch: list[RequestRecord] = []
-            offset = self._offsets.get(path, 0)
+            size, offset = 0, self._offsets.get(path, 0)
             for end, payload in read_frames(path, offset):
-                offset = end
+                offset, size = end, size + len(payload)
                 record = _decode(payload, path)
                 if record is not None:
                     batch.append(record)
-                if len(batch) >= BATCH:
+                if len(batch) >= BATCH or size >= BATCH_BYTES:
                     new += self._store(path, batch, offset)
-                    batch = []
+                    batch, size = [], 0
             new += self._store(path, batch, offset)
             if not written:
                 _finish(path, offset)

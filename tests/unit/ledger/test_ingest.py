@@ -5,7 +5,7 @@ import sqlalchemy as sa
 
 from ledger import ingest, spool
 from ledger.ingest import Ingester
-from ledger.records import decode_record, encode_record
+from ledger.records import Content, decode_record, encode_record
 from ledger.requests import count, get
 from ledger.spool import SpoolWriter, read_frames, segments
 from tests.unit.ledger.rows import row
@@ -53,6 +53,16 @@ def test_more_records_than_a_batch_all_arrive(tmp_path, store, monkeypatch):
     write(tmp_path, *(f"r{i}" for i in range(10)))
     assert Ingester(tmp_path, store).run_once() == 10
     assert count(store) == 10
+
+
+def test_large_records_are_moved_a_few_at_a_time(tmp_path, store, monkeypatch):
+    moved, insert = [], ingest.insert_records
+    monkeypatch.setattr(ingest, "insert_records", lambda *given: moved.append(len(given[1])) or insert(*given))
+    monkeypatch.setattr(ingest, "BATCH_BYTES", 100_000)
+    write(tmp_path, *"abcde", content=Content(messages=[{"role": "user", "content": "x" * 60_000}]))
+    assert Ingester(tmp_path, store).run_once() == 5
+    assert [size for size in moved if size] == [2, 2, 1]
+    assert ids(store) == set("abcde")
 
 
 def test_a_torn_tail_is_kept_beside_and_the_records_before_it_arrive(tmp_path, store):
