@@ -21,7 +21,7 @@ from bench.gateway.load import Plan, Result
 
 __all__ = ("NotServing", "Shape", "Subject", "direct", "mock", "peer", "request_bytes", "stillroom", "time_load")
 
-START_S: Final = 90.0
+START_S: Final = 240.0
 SETTLE_S: Final = 20.0
 WINDOW_S: Final = 3.0
 """A slow peer sends fewer requests, so that the whole comparison takes minutes."""
