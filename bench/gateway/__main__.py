@@ -85,14 +85,14 @@ def compare(fast: bool, only: list[str]) -> None:
         rows += [report.best(mock, shape, n, [found], None) for (shape, n), found in straight.items()]
         calm = world.time_load(mock, PLAIN, 32, 1000, 500.0)
         for starting in _subjects(upstream, only):
+            measured: list[Row] = []
             try:
                 with starting as subject:
-                    measured = list(_measure(subject, cells, straight, fast))
+                    measured.extend(_measure(subject, cells, straight, fast))
                     if not fast:
                         measured.append(_half(subject, next(row for row in measured if row.connections == 32), calm))
             except world.NotServing as error:
-                print(f"left out: {error}", flush=True)
-                continue
+                print(f"left out, or not measured further: {error}", flush=True)
             rows += measured
             print("\n".join(report.table(measured).splitlines()[2:]), flush=True)
     described = machine.describe()

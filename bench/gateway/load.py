@@ -9,7 +9,7 @@ import math
 import sys
 import time
 from collections import deque
-from typing import cast
+from typing import Final, cast
 
 import msgspec
 import uvloop
@@ -17,6 +17,10 @@ import uvloop
 from bench.gateway.machine import cpu_seconds, tree
 
 __all__ = ("Plan", "Result", "run")
+
+
+RESTED_S: Final = 2.0
+"""Servers close what nobody uses, after 5 s often."""
 
 
 class Plan(msgspec.Struct):
@@ -67,6 +71,8 @@ class _Connection(asyncio.Protocol):
         self._due = 0.0
         self._first = 0.0
         self._transport: asyncio.Transport | None = None
+        self.rested = time.perf_counter()
+        """When it last had nothing to do."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
@@ -77,6 +83,11 @@ class _Connection(asyncio.Protocol):
         self._body.clear()
         assert self._transport is not None
         self._transport.write(self._run.request)
+
+    def close(self) -> None:
+        """It is not used again."""
+        assert self._transport is not None
+        self._transport.close()
 
     def data_received(self, data: bytes) -> None:
         self._body += data
@@ -152,7 +163,7 @@ class _Run:
 
     def finished(self, connection: _Connection, due: float, first: float, wrong: bytes | None) -> None:
         """An answer is whole."""
-        now = time.perf_counter()
+        now = connection.rested = time.perf_counter()
         if wrong is not None:
             self._errors.append(wrong.decode("latin-1")[:300])
         self._totals.append(now - due)
@@ -166,8 +177,11 @@ class _Run:
             self._over.set()
 
     def lost(self, connection: _Connection, why: str) -> None:
-        """A connection that is closed is the end of the run: keep-alive is what is measured."""
-        if self._open and connection not in self.idle:
+        """A connection that is closed amid a request is the end of the run: keep-alive is what is measured."""
+        if connection in self.idle:
+            # what waited too long for its next request
+            self.idle.remove(connection)
+        elif self._open:
             self._errors.append(f"the connection was closed: {why}")
             self._over.set()
 
@@ -191,13 +205,22 @@ def _quantile(values: list[float], share: float) -> float:
     return values[min(len(values) - 1, int(len(values) * share))] * 1000 if values else 0.0
 
 
+async def _connect(run: _Run, plan: Plan) -> None:
+    """Open what is not open. What has rested for long may be closed in the moment that it is used."""
+    loop = asyncio.get_running_loop()
+    for connection in [each for each in run.idle if time.perf_counter() - each.rested > RESTED_S]:
+        connection.close()
+        run.idle.remove(connection)
+    for _ in range(plan.connections - len(run.idle)):
+        await loop.create_connection(lambda: _Connection(run), "127.0.0.1", plan.port)
+
+
 async def run(plan: Plan) -> Result:
     """Connect, warm up, measure."""
-    loop = asyncio.get_running_loop()
     run = _Run(plan)
-    for _ in range(plan.connections):
-        await loop.create_connection(lambda: _Connection(run), "127.0.0.1", plan.port)
+    await _connect(run, plan)
     await run.phase(plan.warm_up, 0.0)
+    await _connect(run, plan)
     pids = tree(plan.pid) if plan.pid else []
     before, start = cpu_seconds(pids), time.perf_counter()
     await run.phase(plan.requests, plan.rate)
