@@ -41,7 +41,7 @@ bench-router: $(READY) ## Measure the router's decision beside a sentence embedd
 bench-distill: $(READY) ## Measure training beside TRL, if it is installed here (FAST=1 for the short run)
 	$(BIN)/python -m bench.distill $(if $(FAST),--fast)
 
-bench-ledger: $(READY) ## Fill a ledger and measure its pages, expiry and migration (ROWS=10000000 for the issue's size: some 15 GB)
+bench-ledger: $(READY) ## Fill a ledger and measure its pages, expiry and migration (ROWS=10000000 for the issue's size: some 10 GB)
 	$(BIN)/python -m bench.ledger --rows $(or $(ROWS),1000000)
 
 lint: $(READY) ## Formatting, lint, import rules, types

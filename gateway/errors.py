@@ -16,8 +16,6 @@ UpstreamError               could not be reached, broke off or answered 5xx (rai
                             route, Unavailable or TimedOut)
 """
 
-import os
-import secrets
 from collections.abc import Mapping
 from typing import Any, Final, Literal
 
@@ -31,6 +29,8 @@ from gateway.error_codes import Code
 from gateway.exchange import ClientGone
 from gateway.messages.errors import shaped_error, speaks_anthropic
 from gateway.wire import NotJson, decode_object, encode
+from ledger.request_ids import new_id
+from ledger.store import now_ms
 
 __all__ = (
     "ApiError",
@@ -55,12 +55,6 @@ __all__ = (
 )
 
 SEE_OTHER: Final = 303
-ID_DIGITS: Final = 24
-IDS_DRAWN: Final = 256
-
-_drawn: list[str] = []
-# a process that is forked draws its own
-os.register_at_fork(after_in_child=_drawn.clear)
 
 log = structlog.get_logger(__name__)
 
@@ -196,16 +190,8 @@ def request_id(request: Request[Any, Any, Any]) -> str:
     state = request.scope["state"]
     found = state.get("request_id")
     if found is None:
-        found = state["request_id"] = _new_id()
+        found = state["request_id"] = new_id(now_ms())
     return found
-
-
-def _new_id() -> str:
-    """96 random bits, drawn from the system for many requests at once."""
-    if not _drawn:
-        digits = secrets.token_hex(ID_DIGITS // 2 * IDS_DRAWN)
-        _drawn.extend(digits[at : at + ID_DIGITS] for at in range(0, len(digits), ID_DIGITS))
-    return f"req_{_drawn.pop()}"
 
 
 def _response(

@@ -15,7 +15,7 @@ from ledger.audit import record as audit
 from ledger.conversations import conversation_id, user_id_of
 from ledger.erased import ENDS, client_request, mark
 from ledger.holders import Holders, holders
-from ledger.owners import backfill
+from ledger.owners import backfill, requests_of
 from ledger.records import decompressed
 from ledger.replays import replays_of
 from ledger.store import Store, now_ms
@@ -83,9 +83,11 @@ def _conversation(store: Store, value: str) -> str:
     backfill(store)
     table = schema.contents
     by_request = sa.select(table.c.conversation_id).where(table.c.request_id == value)
-    by_id = sa.select(table.c.conversation_id).where(table.c.conversation_id == value).limit(1)
+    by_id = requests_of("conversation_id", [value]).limit(1)
     with store.read() as connection:
-        found = connection.execute(by_request).scalar() or connection.execute(by_id).scalar()
+        found = connection.execute(by_request).scalar()
+        if found is None and connection.execute(by_id).scalar() is not None:
+            found = value
     if found is None:
         raise ErasureError(f"there is no content of a request or conversation {value!r} (any more, or not yet)")
     if found == NAMELESS:
@@ -131,21 +133,29 @@ def _requests(store: Store, subject: Subject) -> Iterator[str]:
         yield from (subject.value, *(f"{subject.value}-{end}" for end in ENDS))
         yield from replays_of(store, [subject.value])
         return
-    table = schema.requests if subject.kind == "key" else schema.contents
-    column = table.c.id if subject.kind == "key" else table.c.request_id
-    owner, last = table.c[f"{subject.kind}_id"], ""
-    while True:
-        statement = sa.select(column).where(owner == subject.value, column > last).order_by(column).limit(BATCH)
-        with store.read() as connection:
-            some = connection.execute(statement).scalars().all()
-        if not some:
-            return
+    for some in _of_key(store, subject.value) if subject.kind == "key" else _of_owner(store, subject):
         # a row beside a request has its content, but not always what says whose it is
         for request_id in some:
             base = client_request(request_id)
             yield from (base, *(f"{base}-{end}" for end in ENDS))
         # of the key's requests, billed to another key
         yield from replays_of(store, some)
+
+
+def _of_owner(store: Store, subject: Subject) -> Iterable[Sequence[str]]:
+    with store.read() as connection:
+        return _batches(connection.execute(requests_of(f"{subject.kind}_id", [subject.value])).scalars().all())
+
+
+def _of_key(store: Store, key_id: str) -> Iterator[Sequence[str]]:
+    table, last = schema.requests, ""
+    while True:
+        statement = sa.select(table.c.id).where(table.c.key_id == key_id, table.c.id > last).order_by(table.c.id)
+        with store.read() as connection:
+            some = connection.execute(statement.limit(BATCH)).scalars().all()
+        if not some:
+            return
+        yield some
         last = some[-1]
 
 
@@ -225,9 +235,9 @@ def _quoting(store: Store, ids: Sequence[str]) -> int:
     conversations = sa.select(table.c.conversation_id).where(
         table.c.request_id.in_(ids), table.c.conversation_id != NAMELESS
     )
+    others = requests_of("conversation_id", conversations).where(table.c.request_id.not_in(ids)).subquery()
     with store.read() as connection:
-        others = sa.and_(table.c.conversation_id.in_(conversations), table.c.request_id.not_in(ids))
-        return _count(connection, table, others)
+        return int(connection.execute(sa.select(sa.func.count()).select_from(others)).scalar_one())
 
 
 def _figures(erasure: Erasure) -> dict[str, Any]:

@@ -221,13 +221,19 @@ def agreement(store: Store, span: Span, usage: Mapping[tuple[Any, ...], Usage]) 
 def _labels(store: Store, span: Span) -> list[tuple[float, float]]:
     """(agreement, propensity) of one label each."""
     table, of = schema.labels, schema.requests
-    statement = (
+    # the newest labels first, and only then their requests: the other way round all of the student's would be read
+    newest = (
         sa.select(table.c.request_id, table.c.source, table.c.agreement, table.c.propensity)
-        .join(of, of.c.id == table.c.request_id)
         .where(table.c.created_at >= span.since, table.c.created_at < span.until, table.c.propensity > 0)
-        .where(table.c.source.in_(SOURCES), of.c.route == "student", of.c.reason.in_(DECIDED))
+        .where(table.c.source.in_(SOURCES))
         .order_by(table.c.created_at.desc())
         .limit(MOST_LABELS)
+        .subquery()
+    )
+    statement = (
+        sa.select(newest)
+        .join(of, of.c.id == newest.c.request_id)
+        .where(of.c.route == "student", of.c.reason.in_(DECIDED))
     )
     with store.read() as connection:
         rows = sorted(connection.execute(statement).all(), key=lambda row: SOURCES.index(row.source))

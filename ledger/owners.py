@@ -1,5 +1,6 @@
-"""Filling in whose content it is, for what was stored before there were columns for that."""
+"""Whose content it is: finding what is somebody's, and filling it in for what is older than the columns for it."""
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
@@ -11,9 +12,26 @@ from ledger.conversations import conversation_id, user_id
 from ledger.records import decode_content
 from ledger.store import Store
 
-__all__ = ("backfill",)
+__all__ = ("backfill", "requests_of")
 
 BATCH: Final = 500
+
+
+def requests_of(column: str, owners: Sequence[str] | sa.Select[str]) -> sa.Select[str]:
+    """The ids of the requests with content of these owners; ``column`` is ``conversation_id`` or ``user_id``.
+
+    Minute after minute is asked for, since the index begins with it.
+    """
+    table, minute = schema.contents, schema.content_minute
+    minutes = sa.select(sa.func.min(minute).label("at")).cte("minutes", recursive=True)
+    later = sa.select(sa.func.min(minute)).where(minute > minutes.c.at).correlate(minutes).scalar_subquery()
+    minutes = minutes.union_all(sa.select(later).where(minutes.c.at.is_not(None)))
+    return (
+        sa.select(table.c.request_id)
+        .select_from(minutes)
+        .join(table, minute == minutes.c.at)
+        .where(table.c[column].in_(owners))
+    )
 
 
 def backfill(store: Store, batch: int = BATCH) -> int:

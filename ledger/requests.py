@@ -3,8 +3,9 @@
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from operator import attrgetter
 from typing import Any, Final
 
@@ -14,14 +15,17 @@ from ledger import labels, schema
 from ledger.conversations import conversation_id, user_id
 from ledger.erased import is_erased, marks_since
 from ledger.records import Content, RequestRecord, decode_content, encode_content
-from ledger.rollups import DAY_MS, HOUR_MS, SUMS, insert_rows, quantile, roll_up
+from ledger.rollups import DAY_MS, HOUR_MS, SUMS, RollUp, insert_rows, quantile
 from ledger.store import Store
 
 __all__ = ("Usage", "count", "expire_contents", "get", "insert_records", "latency_quantile", "usage_by")
 
 IDS_ASKED: Final = 500
 """At once; SQLite takes some ten thousand parameters, PostgreSQL 65,535."""
+INSERTED_AT_ONCE: Final = 500
+"""Of one transaction: what prepares them for the driver keeps the interpreter's lock for a millisecond then."""
 EXPIRED_AT_ONCE: Final = 1_000
+MINUTE_MS: Final = 60_000
 
 _row_columns: Final = [column.name for column in schema.requests.columns]
 _row_values: Final = attrgetter(*_row_columns)
@@ -69,18 +73,22 @@ def insert_records(store: Store, records: Sequence[RequestRecord]) -> int:
         new = [record for request_id, record in by_id.items() if request_id not in known]
         if not new:
             return 0
-        insert_rows(connection, schema.requests, [_row(record) for record in new])
-        insert_rows(connection, schema.contents, _contents(connection, new))
+        marks = marks_since(connection, min(record.created_at for record in new))
+        sums = RollUp()
+        for start in range(0, len(new), INSERTED_AT_ONCE):
+            some = new[start : start + INSERTED_AT_ONCE]
+            insert_rows(connection, schema.requests, [_row(record) for record in some])
+            insert_rows(connection, schema.contents, _contents(some, marks))
+            sums.count(some)
         found = [record.label for record in new if record.label is not None]
         if found:
             labels.insert(connection, found)
-        roll_up(connection, new)
+        sums.add(connection)
     return len(new)
 
 
-def _contents(connection: sa.Connection, records: Sequence[RequestRecord]) -> list[tuple[Any, ...]]:
+def _contents(records: Sequence[RequestRecord], marks: Mapping[str, int]) -> list[tuple[Any, ...]]:
     """The rows of ``contents``, without those that were erased before they came here."""
-    marks = marks_since(connection, min(record.created_at for record in records))
     kept = [(record, _kept(record, record.content)) for record in records if record.content is not None]
     return [
         row
@@ -114,7 +122,12 @@ def _row(record: RequestRecord) -> tuple[Any, ...]:
     if math.isnan(record.latency_ms + record.propensity):
         # SQLite refuses it, PostgreSQL would take it, and every sum of it would be none
         raise OverflowError(f"request {record.id}: its latency or its propensity is no number")
-    return *values[:_TAGS], json.dumps(record.tags), *values[_TAGS + 1 :]
+    return *values[:_TAGS], _written(tuple(record.tags)), *values[_TAGS + 1 :]
+
+
+@lru_cache(maxsize=256)
+def _written(tags: tuple[str, ...]) -> str:
+    return json.dumps(tags)
 
 
 def get(store: Store, request_id: str) -> tuple[dict[str, Any], Content | None] | None:
@@ -178,8 +191,9 @@ def expire_contents(store: Store, before: int, batch: int = EXPIRED_AT_ONCE) -> 
 
     In transactions of ``batch`` rows, with as long a pause after each, in which others can write.
     """
-    table = schema.contents
-    some = sa.select(table.c.request_id).where(table.c.created_at < before).order_by(table.c.created_at).limit(batch)
+    table, minute = schema.contents, schema.content_minute
+    old = sa.and_(minute <= before // MINUTE_MS, table.c.created_at < before)
+    some = sa.select(table.c.request_id).where(old).order_by(minute).limit(batch)
     deleted, last = 0, batch
     while last == batch:
         began = time.monotonic()

@@ -5,6 +5,7 @@ import sqlalchemy as sa
 __all__ = (
     "audit",
     "canaries",
+    "content_minute",
     "contents",
     "dataset_rows",
     "datasets",
@@ -69,16 +70,41 @@ requests = sa.Table(
     sa.Column("trainable", sa.Boolean, nullable=False),
     sa.Index("ix_requests_created_at_id", "created_at", "id"),
     sa.Index("ix_requests_route_created_at_id", "route", "created_at", "id"),
+    sa.Index(
+        "ix_requests_replays",
+        "created_at",
+        "id",
+        sqlite_where=sa.text("reason = 'replay'"),
+        postgresql_where=sa.text("reason = 'replay'"),
+    ),
 )
 
 contents = sa.Table(
     "contents",
     metadata,
     sa.Column("request_id", sa.String(64), primary_key=True),
-    sa.Column("created_at", sa.BigInteger, nullable=False, index=True),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
     sa.Column("body", sa.LargeBinary, nullable=False),
-    sa.Column("conversation_id", sa.String(32), index=True),
-    sa.Column("user_id", sa.String(32), index=True),
+    sa.Column("conversation_id", sa.String(32)),
+    sa.Column("user_id", sa.String(32)),
+)
+content_minute = contents.c.created_at // sa.literal_column("60000", sa.BigInteger)
+"""The minute that content was asked in. An index of hashes alone would have each insert at a place of its own, all
+over a file that does not fit into memory; behind the minute, new ones lie together. `ledger.owners` searches it.
+"""
+sa.Index("ix_contents_minute_conversation_id", content_minute, contents.c.conversation_id)
+sa.Index(
+    "ix_contents_minute_user_id",
+    content_minute,
+    contents.c.user_id,
+    sqlite_where=contents.c.user_id.is_not(None),
+    postgresql_where=contents.c.user_id.is_not(None),
+)
+sa.Index(
+    "ix_contents_ownerless",
+    contents.c.request_id,
+    sqlite_where=contents.c.conversation_id.is_(None),
+    postgresql_where=contents.c.conversation_id.is_(None),
 )
 
 usage_hourly = sa.Table(
@@ -297,6 +323,7 @@ audit = sa.Table(
     sa.Column("action", sa.String(64), nullable=False),
     sa.Column("subject", sa.String(200), nullable=False),
     sa.Column("detail", sa.JSON, nullable=False),
+    sa.Index("ix_audit_action_at", "action", "at"),
 )
 
 events = sa.Table(

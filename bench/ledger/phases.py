@@ -1,20 +1,22 @@
 """What is measured of a ledger, each in a process of its own: its peak memory is then that phase's."""
 
+import gc
 import itertools
 import resource
 import statistics
 import threading
 import time
 from array import array
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlencode
 
 import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import event
 
+from bench.ledger.filling import batches, fill_days, in_a_hurry
 from bench.ledger.recount import differences
 from bench.ledger.traffic import DAYS, RARE_KEY, RARE_TAG, traffic
 from dashboards import overview, overview_tables
@@ -28,9 +30,9 @@ from ledger.store import Store, now_ms, open_store, sqlite_url
 
 __all__ = ("PHASES",)
 
-FILL_BATCH: Final = 20_000
 PLAIN_ROWS: Final = 20_000
-"""So many go in as a gateway's do, before and after the filling: in batches of `BATCH`, each on the disk."""
+"""So many go in as a gateway's do, before and after the filling: in batches of `MANY`, each on the disk."""
+MANY, SOME, FEW = BATCH, 100, 20
 TIMES: Final = 7
 BEFORE: Final = "0004"
 
@@ -38,26 +40,36 @@ Figures = dict[str, Any]
 
 
 def insert(home: Path, rows: int) -> Figures:
-    """Into a new ledger, and into the same again once it is full."""
+    """Newer rows than there are, in batches of as many as a tick of the gateway brings: with a busy one, `MANY`."""
     store = open_store(sqlite_url(home))
-    records = traffic(max(rows, PLAIN_ROWS), now_ms(), seed=rows)
-    some = list(itertools.islice(records, PLAIN_ROWS))
-    seconds = _took(lambda: [insert_records(store, batch) for batch in _batches(some, BATCH)])
-    cpu = _cpu(lambda: insert_records(store, list(itertools.islice(records, BATCH))))
-    return {"rows_per_second": PLAIN_ROWS / seconds, "cpu_us_per_row": cpu / BATCH * 1e6, "holds": count(store)}
+    held, found = count(store), Figures()
+    records = traffic(max(rows, PLAIN_ROWS), now_ms() + held % DAYS * DAY_MS)
+    for size in (MANY, SOME, FEW):
+        some = list(batches(itertools.islice(records, PLAIN_ROWS * size // MANY), size))
+        gc.collect()
+        begins, cpu = time.perf_counter(), [_cpu(lambda batch=batch: insert_records(store, batch)) for batch in some]
+        seconds, each = time.perf_counter() - begins, sum(map(len, some))
+        found[f"{size} at once: cpu_us_per_row"] = sum(cpu) / each * 1e6
+        found[f"{size} at once: median cpu_us_per_row"] = statistics.median(cpu) / size * 1e6
+        found[f"{size} at once: rows_per_second"] = each / seconds
+    return {**found, "held": held}
 
 
 def fill(home: Path, rows: int) -> Figures:
-    """The ledger's own inserts in large batches, without waiting for the disk: a power cut would spoil it."""
-    store = open_store(sqlite_url(home))
-    store.close()
-    event.listen(store.engine, "connect", _in_a_hurry)
-    begins = time.monotonic()
-    new = sum(insert_records(store, batch) for batch in _batches(traffic(rows, now_ms()), FILL_BATCH))
-    seconds = time.monotonic() - begins
+    """90 days up to now."""
+    store = in_a_hurry(open_store(sqlite_url(home)))
+    before, begins = count(store), time.monotonic()
+    cpu = _cpu(lambda: fill_days(store, rows, now_ms()))
+    seconds, new = time.monotonic() - begins, count(store) - before
     store.close()
     size = (home / "ledger.sqlite").stat().st_size
-    return {"rows": new, "rows_per_second": new / seconds, "bytes": size, "bytes_per_row": size / count(store)}
+    return {
+        "rows": new,
+        "seconds": seconds,
+        "cpu_seconds": cpu,
+        "bytes": size,
+        "bytes_per_row": size / (before + new),
+    }
 
 
 def read_overview(home: Path, _rows: int) -> Figures:
@@ -73,7 +85,7 @@ def read_overview(home: Path, _rows: int) -> Figures:
 
 def _overview(store: Store, asked: overview.Asked) -> None:
     found = overview.read_figures(store, asked)
-    for table in overview_tables.tables(found, asked.group, "").values():
+    for table in overview_tables.tables(found, asked.group, "", urlencode).values():
         _ = table.plain
 
 
@@ -152,33 +164,25 @@ def _move(store: Store, move: Callable[[Config, str], object], revision: str) ->
         move(config, revision)
 
 
-def _in_a_hurry(connection: Any, _record: Any) -> None:
-    connection.execute("PRAGMA synchronous=OFF")
-    connection.execute("PRAGMA cache_size=-2000000")
-    connection.execute("PRAGMA wal_autocheckpoint=200000")
-
-
-def _batches(records: Iterable[Any], size: int) -> Iterable[list[Any]]:
-    each = iter(records)
-    while batch := list(itertools.islice(each, size)):
-        yield batch
-
-
 def _times(call: Callable[[], object]) -> Figures:
-    took = [1000 * _took(call) for _ in range(TIMES)]
-    return {"first_ms": took[0], "median_ms": statistics.median(took)}
+    took, cpu = zip(*(_timed(call) for _ in range(TIMES)), strict=True)
+    medians = {"median_ms": 1000 * statistics.median(took), "median_cpu_ms": 1000 * statistics.median(cpu)}
+    return {"first_ms": 1000 * took[0], **medians}
+
+
+def _timed(call: Callable[[], object]) -> tuple[float, float]:
+    """Seconds of the clock and of this process."""
+    used, begins = time.process_time(), time.perf_counter()
+    call()
+    return time.perf_counter() - begins, time.process_time() - used
 
 
 def _took(call: Callable[[], object]) -> float:
-    begins = time.perf_counter()
-    call()
-    return time.perf_counter() - begins
+    return _timed(call)[0]
 
 
 def _cpu(call: Callable[[], object]) -> float:
-    begins = time.process_time()
-    call()
-    return time.process_time() - begins
+    return _timed(call)[1]
 
 
 def measured(phase: Callable[[Path, int], Figures], home: Path, rows: int) -> Figures:

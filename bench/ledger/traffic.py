@@ -1,10 +1,9 @@
-"""Made-up requests of 90 days, oldest first: spread over keys, tags, models, reasons and releases as services' are.
+"""Made-up requests, oldest first: spread over keys, tags, models, reasons and releases as services' are.
 
-A key's share falls as one over its rank, days have a rhythm, and the student's share grows with each release. One in
+A key's share falls as one over its rank, a day has a rhythm, and the student's share grows with each release. One in
 fifty of the student's answers has a row of the teacher's beside it, with a label.
 """
 
-import secrets
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -12,9 +11,10 @@ import numpy as np
 
 from ledger.labels import Label
 from ledger.records import Content, RequestRecord
+from ledger.request_ids import new_id
 from ledger.rollups import DAY_MS, HOUR_MS
 
-__all__ = ("DAYS", "KEYS", "RARE_KEY", "RARE_TAG", "traffic")
+__all__ = ("DAYS", "ERA_DAYS", "KEYS", "RARE_KEY", "RARE_TAG", "RELEASES", "of_day", "traffic")
 
 DAYS: Final = 90
 KEYS: Final = [f"key_{i:02d}" for i in range(40)]
@@ -22,21 +22,29 @@ TAGS: Final = [f"team-{i}" for i in range(8)] + ["feature:search", "feature:chat
 RARE_KEY, RARE_TAG = KEYS[-1], TAGS[-1]
 MODELS: Final = ["auto", "gpt-4o", "gpt-4o-mini", "stillroom-student"]
 RELEASES: Final = 6
+ERA_DAYS: Final = DAYS // RELEASES
+"""As long is a release live."""
 EXPLORED: Final = 0.02
 TEACHER_REASONS: Final = ["hard", "low_confidence", "budget", "pinned"]
 TEACHER_SHARES: Final = [0.55, 0.35, 0.05, 0.05]
 WORDS: Final = [word[:size] for word in ("conversation", "statement", "refundable") for size in range(2, 11)]
 
 
-def traffic(rows: int, ends_at: int, seed: int = 0) -> Iterator[RequestRecord]:
-    """About so many records (those beside others are among them), in the `DAYS` days before a time (ms)."""
+def traffic(rows: int, begins_at: int, seed: int = 0) -> Iterator[RequestRecord]:
+    """The records of one day after another from the hour of a time (ms) on, as many a day as make so many in `DAYS`
+    days; those beside others are among them. The releases change as they do in these days.
+    """
     chance = np.random.default_rng(seed)
-    hours = np.arange(DAYS * 24)
-    weight = (1.2 + np.sin(2 * np.pi * (hours % 24 - 9) / 24)) * np.where(hours // 24 % 7 >= 5, 0.6, 1.0)
-    counts = chance.poisson(weight / weight.sum() * rows / (1 + EXPLORED / 2))
-    begins = ends_at // HOUR_MS * HOUR_MS - DAYS * DAY_MS
+    for day in range(DAYS):
+        yield from of_day(rows, begins_at // HOUR_MS * HOUR_MS + day * DAY_MS, day // ERA_DAYS, chance)
+
+
+def of_day(rows: int, begins: int, era: int, chance: np.random.Generator) -> Iterator[RequestRecord]:
+    """Those of 24 hours; ``era`` numbers the release that was live."""
+    weight = 1.2 + np.sin(2 * np.pi * (np.arange(24) - 9) / 24)
+    counts = chance.poisson(weight / weight.sum() * rows / DAYS / (1 + EXPLORED / 2))
     for hour, count in enumerate(counts):
-        yield from _hour(begins + hour * HOUR_MS, hour // (24 * DAYS // RELEASES), int(count), chance)
+        yield from _hour(begins + hour * HOUR_MS, era, int(count), chance)
 
 
 def _hour(begins: int, era: int, count: int, chance: np.random.Generator) -> Iterator[RequestRecord]:
@@ -75,7 +83,7 @@ def _record(at: int, era: int, of: dict[str, Any], words: list[str]) -> RequestR
     baseline, student = prompt * 2_500 + completion * 10_000, of["student"]
     asked, answer = " ".join(words[:20]), " ".join(words[20:])
     return RequestRecord(
-        id=f"req_{secrets.token_hex(12)}",
+        id=new_id(at),
         created_at=at,
         key_id=of["key"],
         model=of["model"],

@@ -1,0 +1,26 @@
+"""Ids of requests: the time, then chance, so that what is new lies together at the end of every index of them."""
+
+import os
+import secrets
+from typing import Final
+
+__all__ = ("new_id",)
+
+TIME_DIGITS: Final = 11
+"""Milliseconds until the year 2527."""
+CHANCE_DIGITS: Final = 13
+IDS_DRAWN: Final = 256
+
+_drawn: list[str] = []
+# a process that is forked draws its own
+os.register_at_fork(after_in_child=_drawn.clear)
+
+
+def new_id(now: int) -> str:
+    """An id of a request of a time (ms since the epoch): 24 hex digits, of which 13 (52 bits) are drawn from the
+    system, for many requests at once.
+    """
+    if not _drawn:
+        digits = secrets.token_hex(CHANCE_DIGITS * IDS_DRAWN // 2)
+        _drawn.extend(digits[at : at + CHANCE_DIGITS] for at in range(0, len(digits), CHANCE_DIGITS))
+    return f"req_{now:0{TIME_DIGITS}x}{_drawn.pop()}"
