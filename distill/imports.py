@@ -1,31 +1,31 @@
 """History from elsewhere into the ledger, so that a team begins with what it has already paid for.
 
-A file is read line by line, in flat memory. A row's id is a hash of what it says, so that the same file again
+A file is read record by record, in flat memory. A row's id is a hash of what it says, so that the same file again
 changes nothing. Its reason is ``imported``: like traffic from before the first release, all of it went to the
 teacher, so that its propensity is 1 and it may be held out as it is.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Final, cast
+from typing import Any, BinaryIO, Final
 
 import msgspec
 from sqlalchemy.exc import DataError, IntegrityError
 
-from distill.import_formats import Exchange, Unreadable, format_of, is_batch_input, read_exchange
+from distill.exchange import Exchange, Unreadable
+from distill.import_formats import format_of, is_batch_input, read_exchange
+from distill.log_files import MAX_LINE, entries
 from ledger.prices import Price, cost_nano
 from ledger.records import IMPORTED, Content, RequestRecord
 from ledger.requests import insert_records
 from ledger.store import Store
 
-__all__ = ("AUTO", "ImportOptions", "Imported", "import_files")
+__all__ = ("AUTO", "BatchInputs", "ImportOptions", "Imported", "import_files")
 
 AUTO: Final = "auto"
 BATCH: Final = 500
-MAX_LINE: Final = 64 * 1024 * 1024
-"""Bytes; a longer line is no exchange, and would not fit in memory."""
 MAX_MODEL: Final = 200
 MAX_FINISH: Final = 32
 TOLD: Final = 20
@@ -75,7 +75,7 @@ def import_files(
 
     A line that cannot be read is counted, and the rest goes in. Raises ``OSError`` for a file that cannot be opened.
     """
-    inputs = _BatchInputs()
+    inputs = BatchInputs()
     for path in paths:
         inputs.index(path)
     work = _Import(store, options, Imported(dry_run=options.dry_run))
@@ -83,8 +83,8 @@ def import_files(
         for path in paths:
             if path not in inputs.files:
                 mtime_ms = path.stat().st_mtime_ns // 1_000_000
-                for place, raw in _lines(path, on_bytes):
-                    work.take(place, raw, mtime_ms, inputs.sent)
+                for place, found in entries(path, on_bytes):
+                    work.take(place, found, (mtime_ms, inputs.sent))
         work.flush()
     return work.done
 
@@ -98,15 +98,19 @@ class _Import:
     done: Imported
     _rows: dict[str, RequestRecord] = field(default_factory=dict[str, RequestRecord])
 
-    def take(self, place: str, raw: bytes | None, mtime_ms: int, sent: Callable[[str], dict[str, Any]]) -> None:
-        """Take one line in; None is one that was too long."""
+    def take(
+        self, place: str, found: list[dict[str, Any]] | Unreadable, by: tuple[int, Callable[[str], dict[str, Any]]]
+    ) -> None:
+        """Take in what is at a place; ``by`` are the file's time and what gives a batch's input."""
         self.done.lines += 1
         try:
-            for line in _objects(raw):
-                found = format_of(line)
-                if self.options.format not in (AUTO, found):
-                    raise Unreadable(f"it is in the format {found}")
-                self._add(read_exchange(line, found, sent), mtime_ms)
+            if isinstance(found, Unreadable):
+                raise found
+            for line in found:
+                form = format_of(line)
+                if self.options.format not in (AUTO, form):
+                    raise Unreadable(f"it is in the format {form}")
+                self._add(read_exchange(line, form, by[1]), by[0])
         except (Unreadable, OverflowError, RecursionError) as error:
             self._refuse(place, str(error))
 
@@ -150,7 +154,7 @@ class _Import:
             self.done.bad_lines.append(f"{place}: {why}")
 
 
-class _BatchInputs:
+class BatchInputs:
     """Where each request of a batch is, by its ``custom_id``: what was sent is in a file of its own."""
 
     def __init__(self) -> None:
@@ -218,33 +222,6 @@ def _record(exchange: Exchange, options: ImportOptions, mtime_ms: int) -> Reques
         trainable=exchange.trainable,
         content=content,
     )
-
-
-def _lines(path: Path, on_bytes: Callable[[int], None]) -> Iterator[tuple[str, bytes | None]]:
-    """The lines that are not blank, each with its place; None for one that is too long."""
-    with path.open("rb") as file:
-        number, unfinished = 0, False
-        while raw := file.readline(MAX_LINE):
-            on_bytes(len(raw))
-            begins, unfinished = not unfinished, not raw.endswith(b"\n") and len(raw) == MAX_LINE
-            if begins:
-                number += 1
-                if unfinished or raw.strip():
-                    yield f"{path}:{number}", None if unfinished else raw
-
-
-def _objects(raw: bytes | None) -> list[dict[str, Any]]:
-    """The line's object, or those of a page of a listing. Raises `Unreadable`."""
-    if raw is None:
-        raise Unreadable(f"it is longer than {MAX_LINE} bytes")
-    try:
-        line = _decode(raw)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise Unreadable(f"it is no JSON object ({error})") from error
-    data = line.get("data")
-    if line.get("object") == "list" and isinstance(data, list) and all(isinstance(each, dict) for each in data):
-        return cast("list[dict[str, Any]]", data)
-    return [line]
 
 
 def _try(raw: bytes) -> dict[str, Any] | None:

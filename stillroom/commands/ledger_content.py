@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ("commands",)
 
-FORMATS = ("auto", "openai-chat", "stored-completions", "batch")
+FORMATS = ("auto", "openai-chat", "stored-completions", "batch", "litellm", "helicone")
 
 
 @click.command("import")
@@ -36,10 +36,11 @@ FORMATS = ("auto", "openai-chat", "stored-completions", "batch")
 @as_json
 @click.pass_context
 def import_(context: click.Context, files: tuple[Path, ...], as_json: bool, **chosen: Any) -> None:
-    """Take logs of another system in as answers of the teacher: JSON lines.
+    """Take logs of another system in as answers of the teacher: JSON lines, JSON or CSV, gzipped or not.
 
-    Fine-tuning files, stored completions, logs of {"request", "response"}, and the Batch API's output (give its input
-    file too). The same file again changes nothing. A bad line is skipped and named.
+    Fine-tuning files, stored completions, logs of {"request", "response"}, the Batch API's output (give its input
+    file too), and what LiteLLM and Helicone export. The same file again changes nothing. A bad line is skipped and
+    named.
     """
     from distill.imports import ImportOptions, import_files
 

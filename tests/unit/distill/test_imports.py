@@ -253,7 +253,7 @@ def test_what_was_erased_does_not_come_back_with_an_old_file(store, tmp_path):
 
 
 def test_a_line_too_long_to_be_an_exchange_is_one_bad_line(store, tmp_path, monkeypatch):
-    monkeypatch.setattr("distill.imports.MAX_LINE", 400)
+    monkeypatch.setattr("distill.log_files.MAX_LINE", 400)
     path = lines(tmp_path / "a.jsonl", example("a"), example("b" * 2_000), example("c"))
     done = load(store, path)
     assert (done.lines, done.imported, done.bad) == (3, 2, 1)
