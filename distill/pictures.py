@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Final
 
-__all__ = ("Interval", "curves", "histogram", "intervals")
+__all__ = ("HEIGHT", "MARGIN", "WIDTH", "Interval", "axes", "curves", "histogram", "intervals", "line", "svg", "text")
 
 WIDTH: Final = 680
 LABELS: Final = 210
@@ -36,19 +36,19 @@ def intervals(rows: Sequence[Interval], floor: float | None = None) -> str:
     def x(share: float) -> float:
         return LABELS + share * (right - LABELS)
 
-    parts = [_line(x(tick / 4), 8, x(tick / 4), height - 26, "grid") for tick in range(5)]
-    parts += [_text(x(tick / 4), height - 8, f"{tick * 25}%", "tick", "middle") for tick in range(5)]
+    parts = [line(x(tick / 4), 8, x(tick / 4), height - 26, "grid") for tick in range(5)]
+    parts += [text(x(tick / 4), height - 8, f"{tick * 25}%", "tick", "middle") for tick in range(5)]
     for at, row in enumerate(rows):
         y = 20 + ROW * at
         parts += [
-            _text(LABELS - 10, y + 4, _short(row.name), row.style, "end"),
-            _line(x(row.low), y, x(row.high), y, f"bar {row.style}"),
+            text(LABELS - 10, y + 4, _short(row.name), row.style, "end"),
+            line(x(row.low), y, x(row.high), y, f"bar {row.style}"),
             f'<circle class="{row.style}" cx="{x(row.value):.1f}" cy="{y}" r="5"/>',
-            _text(right + 8, y + 4, f"{row.value:.1%}", "tick", "start"),
+            text(right + 8, y + 4, f"{row.value:.1%}", "tick", "start"),
         ]
     if floor is not None:
-        parts.append(_line(x(floor), 8, x(floor), height - 26, "floor"))
-    return _svg(height, parts, "Agreement with 95% intervals")
+        parts.append(line(x(floor), 8, x(floor), height - 26, "floor"))
+    return svg(height, parts, "Agreement with 95% intervals")
 
 
 def curves(
@@ -63,19 +63,19 @@ def curves(
         inside = (agreement - bottom) / (1 - bottom)
         return MARGIN + share * (WIDTH - 2 * MARGIN), HEIGHT - MARGIN - inside * (HEIGHT - 2 * MARGIN)
 
-    parts = _axes([(at(tick / 4, bottom)[0], f"{tick * 25}%") for tick in range(5)])
+    parts = axes([(at(tick / 4, bottom)[0], f"{tick * 25}%") for tick in range(5)])
     for tick in range(5):
         value = bottom + step * tick
-        parts.append(_line(MARGIN, at(0, value)[1], WIDTH - MARGIN, at(0, value)[1], "grid"))
-        parts.append(_text(MARGIN - 6, at(0, value)[1] + 4, f"{100 * value:g}%", "tick", "end"))
-    parts.append(_line(MARGIN, at(0, target)[1], WIDTH - MARGIN, at(0, target)[1], "floor"))
+        parts.append(line(MARGIN, at(0, value)[1], WIDTH - MARGIN, at(0, value)[1], "grid"))
+        parts.append(text(MARGIN - 6, at(0, value)[1] + 4, f"{100 * value:g}%", "tick", "end"))
+    parts.append(line(MARGIN, at(0, target)[1], WIDTH - MARGIN, at(0, target)[1], "floor"))
     for style, points in named:
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in (at(*point) for point in points))
         parts.append(f'<polyline class="line {style}" points="{path}"/>')
     if chosen is not None:
         x, y = at(*chosen)
         parts.append(f'<circle class="candidate" cx="{x:.1f}" cy="{y:.1f}" r="6"/>')
-    return _svg(HEIGHT, parts, "Agreement over the share that the student answers")
+    return svg(HEIGHT, parts, "Agreement over the share that the student answers")
 
 
 def histogram(named: Sequence[tuple[str, Sequence[float]]]) -> str:
@@ -86,14 +86,14 @@ def histogram(named: Sequence[tuple[str, Sequence[float]]]) -> str:
     counted = [(style, _counts(values, top, bins), len(values)) for style, values in named if values]
     highest = max(count / of for _, counts, of in counted for count in counts)
     slot = (WIDTH - 2 * MARGIN) / bins
-    parts = _axes([(MARGIN + tick / 4 * (WIDTH - 2 * MARGIN), f"{top * tick / 4:.0f} ms") for tick in range(5)])
+    parts = axes([(MARGIN + tick / 4 * (WIDTH - 2 * MARGIN), f"{top * tick / 4:.0f} ms") for tick in range(5)])
     for side, (style, counts, of) in enumerate(counted):
         thick = (slot - 2) / len(counted)
         for at, count in enumerate(counts):
             tall = (HEIGHT - 2 * MARGIN) * count / of / highest
             x, y = MARGIN + at * slot + side * thick, HEIGHT - MARGIN - tall
             parts.append(f'<rect class="{style}" x="{x:.1f}" y="{y:.1f}" width="{thick:.1f}" height="{tall:.1f}"/>')
-    return _svg(HEIGHT, parts, "Times of whole answers")
+    return svg(HEIGHT, parts, "Times of whole answers")
 
 
 def _counts(values: Sequence[float], top: float, bins: int) -> list[int]:
@@ -104,22 +104,26 @@ def _counts(values: Sequence[float], top: float, bins: int) -> list[int]:
     return counts
 
 
-def _axes(ticks: Sequence[tuple[float, str]]) -> list[str]:
+def axes(ticks: Sequence[tuple[float, str]]) -> list[str]:
+    """The axis at the foot of a picture, with words at some places."""
     base = HEIGHT - MARGIN
-    return [_line(MARGIN, base, WIDTH - MARGIN, base, "axis")] + [
-        _text(x, base + 18, label, "tick", "middle") for x, label in ticks
+    return [line(MARGIN, base, WIDTH - MARGIN, base, "axis")] + [
+        text(x, base + 18, label, "tick", "middle") for x, label in ticks
     ]
 
 
-def _line(x1: float, y1: float, x2: float, y2: float, style: str) -> str:
+def line(x1: float, y1: float, x2: float, y2: float, style: str) -> str:
+    """A straight line."""
     return f'<line class="{style}" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>'
 
 
-def _text(x: float, y: float, text: str, style: str, anchor: str) -> str:
+def text(x: float, y: float, text: str, style: str, anchor: str) -> str:
+    """Words at a place."""
     return f'<text class="{style}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
 
 
-def _svg(height: float, parts: Sequence[str], title: str) -> str:
+def svg(height: float, parts: Sequence[str], title: str) -> str:
+    """A picture of its parts."""
     # the title is what a screen reader says; the numbers stand in the tables
     return (
         f'<svg viewBox="0 0 {WIDTH} {height:.0f}" role="img" xmlns="http://www.w3.org/2000/svg">'

@@ -7,7 +7,7 @@ from typing import Any, Final
 from distill.pictures import Interval, curves, histogram, intervals
 from ledger.records import NANO
 
-__all__ = ("page",)
+__all__ = ("STYLE", "UNKNOWN", "document", "page", "section", "table")
 
 STYLE: Final = """
 :root{color-scheme:light dark;--ink:#1d2433;--paper:#fff;--soft:#5b6475;--rule:#d5dae3;--tint:#f3f5f9;
@@ -41,21 +41,25 @@ UNKNOWN: Final = "&mdash;"
 def page(report: Mapping[str, Any]) -> str:
     """The page of a ``report.json``. What was said in the answers is not on it, so that it can be passed on."""
     sections = [
-        _section("Checks", _checks(report["checks"])),
-        _section("Agreement with the teacher", _agreement(report)),
-        _section("Thresholds", _thresholds(report)),
-        _section("Figures", _figures(report)),
-        _section("Times of answers", _times(report)),
-        _section("Slices", _slices(report["slices"])),
-        _section("Golden prompts and safety probes", _outcomes(report["candidate"])),
-        _section("Dataset and training", _made(report)),
+        section("Checks", _checks(report["checks"])),
+        section("Agreement with the teacher", _agreement(report)),
+        section("Thresholds", _thresholds(report)),
+        section("Figures", _figures(report)),
+        section("Times of answers", _times(report)),
+        section("Slices", _slices(report["slices"])),
+        section("Golden prompts and safety probes", _outcomes(report["candidate"])),
+        section("Dataset and training", _made(report)),
     ]
     title = f"Evaluation of {report['release']}"
+    return document(title, f"{_head(report, title)}{''.join(sections)}")
+
+
+def document(title: str, body: str) -> str:
+    """A page of such parts."""
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{STYLE}</style></head><body>{_head(report, title)}"
-        f"{''.join(sections)}</body></html>\n"
+        f"<title>{escape(title)}</title><style>{STYLE}</style></head><body>{body}</body></html>\n"
     )
 
 
@@ -71,7 +75,8 @@ def _head(report: Mapping[str, Any], title: str) -> str:
     )
 
 
-def _section(name: str, body: str) -> str:
+def section(name: str, body: str) -> str:
+    """A part of a page under its heading; nothing where it is empty."""
     return f"<section><h2>{escape(name)}</h2>{body}</section>" if body else ""
 
 
@@ -85,7 +90,7 @@ def _checks(checks: Sequence[Mapping[str, Any]]) -> str:
         ]
         for check in checks
     ]
-    return _table(["", "rule", "#value", "#bound"], rows)
+    return table(["", "rule", "#value", "#bound"], rows)
 
 
 def _agreement(report: Mapping[str, Any]) -> str:
@@ -142,7 +147,7 @@ def _figures(report: Mapping[str, Any]) -> str:
             ("tokens per second", "speed.tokens_per_second", 1),
         )
     ]
-    return _table(["", "#candidate", "#champion"][: len(sides) + 1], rows)
+    return table(["", "#candidate", "#champion"][: len(sides) + 1], rows)
 
 
 def _is_priced(sides: Sequence[Mapping[str, Any]]) -> bool:
@@ -161,7 +166,7 @@ def _slices(slices: Sequence[Mapping[str, Any]]) -> str:
         for part in slices
     ]
     heads = ["slice", "#requests", "#agreement", "#95% interval", "#only candidate", "#only champion"]
-    return _table(heads[: len(rows[0])], rows) if rows else ""
+    return table(heads[: len(rows[0])], rows) if rows else ""
 
 
 def _outcomes(candidate: Mapping[str, Any]) -> str:
@@ -175,14 +180,14 @@ def _outcomes(candidate: Mapping[str, Any]) -> str:
         ]
         for each in found
     ]
-    return _table(["", "prompt", "kind", ""], rows) if rows else ""
+    return table(["", "prompt", "kind", ""], rows) if rows else ""
 
 
 def _made(report: Mapping[str, Any]) -> str:
     """Single values of the manifest and of the training; what is deeper stands in the JSON."""
     pairs = [*report["dataset"].items(), *report["training"].items()]
     rows = [[escape(name.replace("_", " ")), _number(value)] for name, value in pairs if not _is_deep(value)]
-    return _table(["", "#"], rows)
+    return table(["", "#"], rows)
 
 
 def _is_deep(value: object) -> bool:
@@ -211,7 +216,7 @@ def _key(named: Sequence[tuple[str, object]]) -> str:
     return f"<p>{''.join(marks)}</p>"
 
 
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Cells are HTML already. A head that begins with ``#`` is of a column of numbers."""
     kinds = [' class="number"' if head.startswith("#") else "" for head in heads]
     top = "".join(f"<th{kind}>{escape(head.removeprefix('#'))}</th>" for kind, head in zip(kinds, heads, strict=True))

@@ -1,0 +1,1 @@
+"""What distilling would bring, from logs alone, before there is any student."""
