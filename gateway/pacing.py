@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -25,10 +26,11 @@ log = structlog.get_logger(__name__)
 
 @dataclass
 class Pacing:
-    """The ceilings of this process. ``store`` knows what others spent."""
+    """The ceilings of this process. ``store`` knows what others spent, ``clock`` says seconds since the epoch."""
 
     store: Store
     pacer: Pacer = field(default_factory=Pacer)
+    clock: Callable[[], float] = time.time
 
     def decided(self, call: Call, release: LiveRelease | None) -> None:
         """The router chose: keep a request from the teacher that the ceiling has no room for, if a student is there.
@@ -57,13 +59,13 @@ class Pacing:
         if expected is None:
             if record.route != "teacher":
                 return
-            self.pacer.spent(cost, time.time(), is_ours=call.target == "auto")
+            self.pacer.spent(cost, self.clock(), is_ours=call.target == "auto")
             expected = cost
         self.pacer.settle(expected, cost)
 
     def _allows(self, call: Call, p: float) -> bool:
         cost = self.pacer.typical_cost
-        if not self.pacer.allows(p, cost, time.time()):
+        if not self.pacer.allows(p, cost, self.clock()):
             return False
         call.expected_cost = cost
         return True
@@ -73,12 +75,12 @@ class Pacing:
         while True:
             if self.pacer.max_spend_per_day is not None:
                 try:
-                    self.pacer.begin(await asyncio.to_thread(self._spent_today), time.time())
+                    self.pacer.begin(await asyncio.to_thread(self._spent_today), self.clock())
                 except (SQLAlchemyError, OSError) as error:
                     log.warning("spending_unread", error=str(error).splitlines()[0])
             await asyncio.sleep(READ_S)
 
     def _spent_today(self) -> float:
-        day_began = int(time.time()) // DAY_S * DAY_S
+        day_began = int(self.clock()) // DAY_S * DAY_S
         usage = usage_by(self.store, ["route"], day_began * 1000).get(("teacher",))
         return usage.cost_nano / NANO if usage else 0.0
