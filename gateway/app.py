@@ -6,12 +6,17 @@ from collections.abc import AsyncGenerator, Coroutine, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from litestar import Litestar, Request, Response, get
+from litestar import Litestar, Request, Response, Router, get
 from litestar.datastructures import State
 
 from gateway import admin_api, canary_api, openai_api, requests_api, router_figures, serving_api, sessions
 from gateway.admission import Admission
 from gateway.auth import PUBLIC, authorise, opt
+from gateway.batches.api import handlers as batch_handlers
+from gateway.batches.files_api import handlers as file_handlers
+from gateway.batches.folder import Folder
+from gateway.batches.room import Room
+from gateway.batches.runner import BatchRunner
 from gateway.budgets import Budgets
 from gateway.completions_api import completions
 from gateway.embeddings_api import embeddings
@@ -115,6 +120,7 @@ def build_app(config: GatewayConfig, store: Store, more_handlers: Sequence[Any] 
             "admission": admission,
             "idempotency": Idempotency(),
             "responses": ResponseKeeper(store, metrics_),
+            "files": Folder(config.spool.parent / "files"),
             "sessions": sessions.Sessions.of(config.spool.parent),
             "read_request": requests_api.read_request,
             "read_router": router_figures.read_router,
@@ -135,9 +141,12 @@ def build_app(config: GatewayConfig, store: Store, more_handlers: Sequence[Any] 
         parts.append(WebhookSender(store, [Endpoint.of(each) for each in config.webhooks]))
     v1 = [openai_api.chat_completions, openai_api.models, openai_api.model, create_feedback, openapi_document]
     v1 += [completions, embeddings, *response_handlers, *message_handlers]
+    v1 += batch_handlers
+    # with a bound of their own
+    files = Router("/", route_handlers=file_handlers, request_max_body_size=config.gateway.batches.max_file_bytes)
     admin = [*admin_api.handlers, *canary_api.handlers, *sessions.handlers]
     return Litestar(
-        [healthz, readyz, metrics, *v1, *admin, *more_handlers],
+        [healthz, readyz, metrics, *v1, files, *admin, *more_handlers],
         guards=[authorise],
         state=state,
         lifespan=[partial(_lifespan, parts)],
@@ -153,12 +162,14 @@ async def _lifespan(parts: Sequence[_Part], app: Litestar) -> AsyncGenerator[Non
     state = app.state
     lasting: Lasting = state.lasting
     await lasting.live.refresh()
-    tasks = [asyncio.create_task(part.run()) for part in parts]
+    batches = BatchRunner(app, state.store, state.files, Room(lasting.admission))
+    tasks = [asyncio.create_task(part.run()) for part in (*parts, batches)]
     try:
         async with state.siblings.serving() if state.siblings else contextlib.nullcontext():
             yield
     finally:
         state.draining = True
+        await batches.finish()
         for explorer in (*state.explorers, state.relay.explorer):
             await explorer.finish()
         for task in tasks:

@@ -16,7 +16,7 @@ from gateway.errors import exception_handlers
 from gateway.exchange import exchange_of
 from gateway.hygiene import refuse_bad_headers
 
-__all__ = ("front",)
+__all__ = ("answer_of_error", "front")
 
 _Request = cast("type[Request[Any, Any, Any]]", Request)
 """Without its type arguments, which a call would be passed through at run time."""
@@ -59,12 +59,13 @@ def front(app: Litestar, max_header_bytes: int) -> ASGIApp:
             await authorise(request, handler)
             answer = await handler.fn(request)
         except Exception as error:  # noqa: BLE001 the outermost seam, as Litestar's own
-            answer = _answer(error, request, app)
+            answer = answer_of_error(error, request, app)
         await answer(scope, receive, send if exchange is None else exchange.send)
 
     return refuse_bad_headers(serve, max_header_bytes)
 
 
-def _answer(error: Exception, request: Request[Any, Any, Any], app: Litestar) -> ASGIApp:
+def answer_of_error(error: Exception, request: Request[Any, Any, Any], app: Litestar) -> ASGIApp:
+    """What the client is told of it."""
     handle = next(exception_handlers[kind] for kind in type(error).__mro__ if kind in exception_handlers)
     return handle(request, error).to_asgi_response(app, request)

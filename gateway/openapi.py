@@ -97,7 +97,10 @@ def _operation(handler: HTTPRouteHandler, path_parameters: list[str]) -> dict[st
     parameters += [{"name": q, "in": "query", "schema": of} for q, of in shapes.QUERIES.get(name, {}).items()]
     if name in shapes.MODEL_ANSWERED:
         parameters += [{"$ref": f"#/components/parameters/{header}"} for header in shapes.PARAMETERS]
-    body = {"requestBody": {"required": True, "content": _json(shapes.BODIES[name])}} if name in shapes.BODIES else {}
+    content = _json(shapes.BODIES[name]) if name in shapes.BODIES else {}
+    if name in shapes.FORMS:
+        content = {"multipart/form-data": {"schema": shapes.FORMS[name]}}
+    body = {"requestBody": {"required": True, "content": content}} if content else {}
     return {
         "operationId": name,
         "summary": " ".join(summary.split()),

@@ -185,6 +185,29 @@ RESPONSE_ANSWER: Final = obj(
     output=listed(OBJECT),
     usage=or_null(OBJECT),
 )
+FILE: Final = obj(
+    ("id", "object", "bytes", "created_at", "filename", "purpose"),
+    id=STRING,
+    object=STRING,
+    bytes=INTEGER,
+    created_at=INTEGER,
+    expires_at=INTEGER,
+    filename=STRING,
+    purpose=STRING,
+    status=STRING,
+)
+BATCH: Final = obj(
+    ("id", "object", "endpoint", "input_file_id", "status", "request_counts"),
+    id=STRING,
+    object=STRING,
+    endpoint=STRING,
+    input_file_id=STRING,
+    status=STRING,
+    output_file_id=or_null(STRING),
+    error_file_id=or_null(STRING),
+    request_counts=obj(total=INTEGER, completed=INTEGER, failed=INTEGER),
+    metadata=or_null(OBJECT),
+)
 BLOCK: Final = obj(
     ("type",),
     type=STRING | {"enum": ["text", "image", "document", "search_result", "tool_use", "tool_result", "thinking"]},
@@ -250,6 +273,8 @@ SCHEMAS: Final = {
     "Usage": USAGE,
     "Model": MODEL_CARD,
     "Error": ERROR,
+    "File": FILE,
+    "Batch": BATCH,
     "Block": BLOCK,
     "Turn": TURN,
     "AnsweredMessage": ANSWERED_MESSAGE,

@@ -16,6 +16,7 @@ from gateway import (
     serving_api,
     webhooks_api,
 )
+from gateway.batches.line import ENDPOINTS
 from gateway.feedback_api import NewFeedback, Remark
 from gateway.header_list import ANSWERED, SENT
 from gateway.openapi_models import (
@@ -62,6 +63,7 @@ from router.log_report import LogReport
 
 __all__ = (
     "BODIES",
+    "FORMS",
     "HEADERS",
     "MODEL_ANSWERED",
     "PARAMETERS",
@@ -125,6 +127,13 @@ STREAMED: Final = ("chat_completions", "completions", "create_message", "create_
 """Handlers that stream where they are asked to."""
 BODIES: Final[dict[str, Schema]] = MODEL_ANSWERED | {
     "count_message_tokens": COUNTED_MESSAGE,
+    "create_batch": obj(
+        ("input_file_id", "endpoint", "completion_window"),
+        input_file_id=STRING,
+        endpoint=STRING | {"enum": [*ENDPOINTS]},
+        completion_window=STRING | {"const": "24h"},
+        metadata=or_null(OBJECT | {"additionalProperties": STRING | {"maxLength": 512}, "maxProperties": 16}),
+    ),
     "create_feedback": ref("NewFeedback"),
     "give_feedback": ref("Remark"),
     "replay_request": ref("NewReplay"),
@@ -137,6 +146,10 @@ BODIES: Final[dict[str, Schema]] = MODEL_ANSWERED | {
     "start_canary": ref("NewCanary"),
     "set_router_thresholds": ref("NewThresholds"),
 }
+FORMS: Final[dict[str, Schema]] = {
+    "create_file": obj(("file", "purpose"), file=STRING | {"format": "binary"}, purpose=STRING | {"const": "batch"})
+}
+"""Bodies of ``multipart/form-data``."""
 RESULTS: Final[dict[str, Schema]] = {
     "healthz": obj(("status",), status=STRING),
     "readyz": obj(("status",), status=STRING),
@@ -148,6 +161,11 @@ RESULTS: Final[dict[str, Schema]] = {
     "delete_response": obj(("id", "object", "deleted"), id=STRING, object=STRING, deleted=BOOLEAN),
     "response_input_items": obj(("object", "data", "has_more"), object=STRING, data=listed(OBJECT), has_more=BOOLEAN),
     "embeddings": obj(("object", "data"), object=STRING, data=listed(OBJECT), model=STRING, usage=OBJECT),
+    **dict.fromkeys(("create_file", "show_file"), ref("File")),
+    "list_files": obj(("object", "data", "has_more"), object=STRING, data=listed(ref("File")), has_more=BOOLEAN),
+    "delete_file": obj(("id", "object", "deleted"), id=STRING, object=STRING, deleted=BOOLEAN),
+    **dict.fromkeys(("create_batch", "show_batch", "cancel_batch"), ref("Batch")),
+    "list_batches": obj(("object", "data", "has_more"), object=STRING, data=listed(ref("Batch")), has_more=BOOLEAN),
     "create_message": ref("AnsweredMessage"),
     "count_message_tokens": obj(("input_tokens",), input_tokens=INTEGER),
     "models": obj(("object", "data"), object=STRING, data=listed(ref("Model"))),
@@ -222,6 +240,8 @@ QUERIES: Final[dict[str, dict[str, Schema]]] = {
         "estimator": STRING | {"enum": [*ESTIMATORS]},
         "points": INTEGER | {"minimum": 2, "maximum": 1_001},
     },
+    "list_files": {"limit": INTEGER | {"minimum": 1, "maximum": 10_000}, "after": STRING, "purpose": STRING},
+    "list_batches": {"limit": INTEGER | {"minimum": 1, "maximum": 10_000}, "after": STRING},
     "response_input_items": {
         "limit": INTEGER | {"minimum": 1, "maximum": 100},
         "order": STRING | {"enum": ["asc", "desc"]},
@@ -267,7 +287,11 @@ QUERIES: Final[dict[str, dict[str, Schema]]] = {
     "show_release": {"training_cost": NUMBER | {"minimum": 0}},
 }
 """Query parameters."""
-TEXTS: Final = {"metrics": "text/plain", "follow_job": "text/event-stream"}
+TEXTS: Final = {
+    "metrics": "text/plain",
+    "follow_job": "text/event-stream",
+    "file_content": "application/octet-stream",
+}
 """Handlers that do not answer in JSON, and in what."""
 
 

@@ -5,8 +5,8 @@ import msgspec
 from ledger.prices import Price
 
 __all__ = (
-    "AuthSettings", "EmbeddingsSettings", "FallbackTeacher", "GatewaySettings", "TeacherSettings", "TracingSettings",
-    "WebhookSettings",
+    "AuthSettings", "BatchSettings", "EmbeddingsSettings", "FallbackTeacher", "GatewaySettings", "TeacherSettings",
+    "TracingSettings", "WebhookSettings",
 )  # fmt: skip
 
 
@@ -23,6 +23,19 @@ class TracingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``service.name`` of the spans."""
     content: bool = False
     """Whether messages and answers are in the spans, where their content may be kept at all."""
+
+
+class BatchSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What ``/v1/files`` and ``/v1/batches`` take, and how much of the models."""
+
+    concurrency: int = 4
+    """Lines asked at once in a gateway process, less what other requests it has in flight, and at least one."""
+    max_file_bytes: int = 100 * 1024 * 1024
+    """A larger file is refused with status 413; not changed by SIGHUP."""
+    max_lines: int = 50_000
+    """A batch of more lines fails."""
+    keep_days: float = 30.0
+    """How long files are kept, uploaded ones and those that batches write, unless the client wants less."""
 
 
 class GatewaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -60,6 +73,8 @@ class GatewaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where gateways count limits and budgets together, as in ``redis://host:6379/0``; unset: each for itself."""
     tracing: TracingSettings = TracingSettings()
     """Where spans are sent, if anywhere."""
+    batches: BatchSettings = BatchSettings()
+    """Requests that come as a file."""
 
 
 class FallbackTeacher(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

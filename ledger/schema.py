@@ -4,6 +4,7 @@ import sqlalchemy as sa
 
 __all__ = (
     "audit",
+    "batches",
     "canaries",
     "content_minute",
     "contents",
@@ -11,6 +12,7 @@ __all__ = (
     "datasets",
     "events",
     "feedback",
+    "files",
     "first_token_hourly",
     "job_events",
     "jobs",
@@ -184,6 +186,42 @@ responses = sa.Table(
     sa.Column("request_id", sa.String(64), nullable=False),
     sa.Column("previous_id", sa.String(64)),
     sa.Column("body", sa.LargeBinary, nullable=False),
+)
+
+files = sa.Table(
+    "files",
+    metadata,
+    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("created_at", sa.BigInteger, nullable=False, index=True),
+    sa.Column("key_id", sa.String(64)),
+    sa.Column("filename", sa.String(300), nullable=False),
+    sa.Column("purpose", sa.String(32), nullable=False),
+    sa.Column("bytes", sa.BigInteger, nullable=False),
+    sa.Column("expires_at", sa.BigInteger, nullable=False, index=True),
+)
+
+batches = sa.Table(
+    "batches",
+    metadata,
+    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("created_at", sa.BigInteger, nullable=False, index=True),
+    sa.Column("key_id", sa.String(64)),
+    sa.Column("endpoint", sa.String(64), nullable=False),
+    sa.Column("input_file_id", sa.String(64), nullable=False),
+    sa.Column("completion_window", sa.String(16), nullable=False),
+    sa.Column("status", sa.String(16), nullable=False, index=True),
+    sa.Column("expires_at", sa.BigInteger, nullable=False),
+    sa.Column("metadata", sa.JSON),
+    sa.Column("total", sa.BigInteger, nullable=False),
+    sa.Column("completed", sa.BigInteger, nullable=False),
+    sa.Column("failed", sa.BigInteger, nullable=False),
+    sa.Column("output_file_id", sa.String(64)),
+    sa.Column("error_file_id", sa.String(64)),
+    sa.Column("errors", sa.JSON),
+    *(
+        sa.Column(f"{state}_at", sa.BigInteger)
+        for state in ("in_progress", "finalizing", "completed", "failed", "expired", "cancelling", "cancelled")
+    ),
 )
 
 feedback = sa.Table(

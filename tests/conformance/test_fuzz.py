@@ -21,14 +21,15 @@ from schemathesis.schemas import APIOperation
 
 from gateway.app import GatewayConfig
 from gateway.settings import EmbeddingsSettings
-from ledger import jobs, keys, outbox
+from ledger import batches, jobs, keys, outbox
+from ledger.batches import Batch
 from ledger.store import Store, now_ms
 from tests.gateway_fixtures import EASY, RELEASE, World, running_world
 from tests.scripted_upstream import Script, ScriptedUpstream
 
 EXAMPLES = int(os.environ.get("STILLROOM_FUZZ_EXAMPLES", "6"))
 PREFIXES = ("/v1/", "/admin/")
-KINDS = {"application/json", "text/event-stream"}
+KINDS = {"application/json", "text/event-stream", "application/octet-stream"}
 
 VECTORS = b'{"object":"list","data":[],"model":"embed","usage":{"prompt_tokens":1,"total_tokens":1}}'
 MAY_FAIL = {
@@ -72,7 +73,14 @@ def known(world: World) -> dict[str, list[str]]:
         world.client.post(f"{world.url}/v1/responses", json=wanted, headers=world.headers()).json()["id"]
         for _ in range(3)
     ]
+    batches.add(
+        world.store,
+        Batch("batch_1", now_ms(), key_of(world), "/v1/completions", "file-1", "24h", "cancelled", now_ms()),
+    )
     return {
+        "file_id": [uploaded(world) for _ in range(3)],
+        "input_file_id": [uploaded(world)],
+        "batch_id": ["batch_1"],
         "key_id": [keys.create(world.store, "victim", ["inference"], "test")[0].id],
         "job_id": [jobs.create(world.store, "test", "test", {}).id],
         "delivery_id": [delivery(world.store)],
@@ -82,6 +90,17 @@ def known(world: World) -> dict[str, list[str]]:
         "name": ["auto", "cheap"],
         "model": ["auto", "student", "teacher", "cheap"],
     }
+
+
+def key_of(world: World) -> str:
+    """The key that asks below ``/v1``."""
+    return next(key.id for key in keys.list_keys(world.store) if key.name == "inference-key")
+
+
+def uploaded(world: World) -> str:
+    """The id of a file."""
+    sent = {"url": f"{world.url}/v1/files", "data": {"purpose": "batch"}, "files": {"file": ("a.jsonl", b"{}\n")}}
+    return world.client.post(**sent, headers=world.headers()).json()["id"]
 
 
 def delivery(store: Store) -> str:
@@ -109,7 +128,7 @@ def with_names(node: Any, names: dict[str, list[str]]) -> Any:
     if node.get("in") == "path":
         node["schema"] = {"enum": names[node["name"]]}
     properties = node.get("properties")
-    for name in ("model", "request_id"):
+    for name in ("model", "request_id", "input_file_id"):
         if isinstance(properties, dict) and name in properties:
             properties[name] = {"enum": names[name]}
     return node

@@ -16,7 +16,9 @@ EVERYWHERE = sorted(
 MAX_MODULE_LINES = 400
 MAX_FUNCTION_LINES = 60
 BROAD = {"Exception", "BaseException"}
-BROAD_EXCEPTS = {"distill/train.py": 1, "distill/worker.py": 1, "gateway/front.py": 1}
+BROAD_EXCEPTS = {
+    "distill/train.py": 1, "distill/worker.py": 1, "gateway/batches/line.py": 1, "gateway/front.py": 1,
+}  # fmt: skip
 """Handlers of everything, by module: outermost seams, each with its reason in a comment. Add one with care."""
 ISLANDS = {"ledger": (), "router": ("ledger",), "serving": ("ledger",), "dashboards": ("ledger",)}
 """What these rooms may import of ours."""

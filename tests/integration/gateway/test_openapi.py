@@ -12,7 +12,7 @@ from gateway import openapi_shapes as shapes
 from tests.gateway_fixtures import World
 
 BODYLESS = {"revoke_key", "approve_job", "cancel_job", "promote_release", "rollback_release"} | {
-    "stop_canary", "promote_canary", "pin_release", "unpin_release", "retry_delivery",
+    "stop_canary", "promote_canary", "pin_release", "unpin_release", "retry_delivery", "cancel_batch",
 }  # fmt: skip
 """Handlers of POST that read no body."""
 

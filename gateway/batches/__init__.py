@@ -1,0 +1,1 @@
+"""``/v1/files`` and ``/v1/batches``: requests that come as a file and are asked when nobody else needs the models."""
