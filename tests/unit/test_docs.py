@@ -1,9 +1,11 @@
 """The documents say what the code does."""
 
+import importlib.metadata
+
 import pytest
 
 from stillroom.settings import Settings
-from tools import settings_doc
+from tools import reference, settings_doc
 from tools.settings_doc import PAGE, field_docs, is_struct, page, type_name
 
 
@@ -14,6 +16,25 @@ def keys(shape, table=""):
             yield from keys(annotation, f"{key}.")
         else:
             yield key
+
+
+def test_every_page_is_in_the_sites_menu_and_every_runbook_in_the_list_of_runbooks():
+    menu = (PAGE.parents[1] / "mkdocs.yml").read_text("utf-8")
+    pages = [page.relative_to(PAGE.parent).as_posix() for page in PAGE.parent.rglob("*.md")]
+    assert [page for page in pages if f"- {page}\n" not in menu and f"[{page}]" not in menu] == [], (
+        "add it to mkdocs.yml"
+    )
+    runbooks = (PAGE.parent / "runbooks.md").read_text("utf-8")
+    assert [page for page in pages if page.startswith("runbooks/") and f"({page})" not in runbooks] == []
+
+
+@pytest.mark.parametrize("name", reference.PAGES)
+def test_a_page_of_the_reference_is_what_its_tool_writes(name):
+    try:
+        text = reference.written(reference.PAGES[name]())
+    except importlib.metadata.PackageNotFoundError as error:
+        pytest.skip(f"{error} (of constraints.txt) is not installed here")
+    assert (reference.FOLDER / name).read_text("utf-8") == text, "run python tools/reference.py"
 
 
 def test_every_setting_is_in_the_settings_page_once():
