@@ -139,14 +139,8 @@ def build_app(config: GatewayConfig, store: Store, more_handlers: Sequence[Any] 
         parts.append(shared)
     if config.webhooks:
         parts.append(WebhookSender(store, [Endpoint.of(each) for each in config.webhooks]))
-    v1 = [openai_api.chat_completions, openai_api.models, openai_api.model, create_feedback, openapi_document]
-    v1 += [completions, embeddings, *response_handlers, *message_handlers]
-    v1 += batch_handlers
-    # with a bound of their own
-    files = Router("/", route_handlers=file_handlers, request_max_body_size=config.gateway.batches.max_file_bytes)
-    admin = [*admin_api.handlers, *canary_api.handlers, *sessions.handlers]
     return Litestar(
-        [healthz, readyz, metrics, *v1, files, *admin, *more_handlers],
+        [*_handlers(config), *more_handlers],
         guards=[authorise],
         state=state,
         lifespan=[partial(_lifespan, parts)],
@@ -155,6 +149,15 @@ def build_app(config: GatewayConfig, store: Store, more_handlers: Sequence[Any] 
         openapi_config=None,
         logging_config=None,
     )
+
+
+def _handlers(config: GatewayConfig) -> list[Any]:
+    v1 = [openai_api.chat_completions, openai_api.models, openai_api.model, create_feedback, openapi_document]
+    v1 += [completions, embeddings, *response_handlers, *message_handlers, *batch_handlers]
+    # with a bound of their own
+    files = Router("/", route_handlers=file_handlers, request_max_body_size=config.gateway.batches.max_file_bytes)
+    admin = [*admin_api.handlers, *canary_api.handlers, *sessions.handlers]
+    return [healthz, readyz, metrics, *v1, files, *admin]
 
 
 @contextlib.asynccontextmanager

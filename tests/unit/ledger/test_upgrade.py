@@ -8,6 +8,9 @@ from alembic import command
 
 from tests.unit.ledger.test_store import migrate
 
+# SQLite's reflection passes over indexes of expressions, which are not looked at here
+pytestmark = pytest.mark.filterwarnings("ignore:.*expression-based index")
+
 FIRST = "0001"
 ROWS = 3
 TEXTS = {"keys.scopes": ["inference"], "requests.status": 200}
@@ -28,7 +31,7 @@ def value(column: sa.Column[Any], n: int) -> Any:
         return n / 4
     if isinstance(kind, sa.JSON):
         return {"n": n}
-    return bytes([n]) if isinstance(kind, sa.LargeBinary) else f"{column.name}-{n}"
+    return bytes([n]) if isinstance(kind, sa.LargeBinary) else f"{n}-{column.name}"[: kind.length]
 
 
 def filled(connection: sa.Connection) -> dict[str, list[dict[str, Any]]]:
