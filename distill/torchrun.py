@@ -5,10 +5,11 @@ is killed ends the others; started again, all go on from the newest checkpoint.
 """
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
-__all__ = ("arguments", "main")
+__all__ = ("arguments", "main", "status_of")
 
 
 def arguments(job: str, processes: str) -> list[str]:
@@ -22,6 +23,13 @@ def arguments(job: str, processes: str) -> list[str]:
     ]
 
 
+def status_of(exits: Sequence[int]) -> int:
+    """The status of the failure that the others come of: one that was killed, else one that torchrun did not stop."""
+    statuses = [128 - code if code < 0 else code for code in exits]
+    stopped = 128 + signal.SIGTERM
+    return max((status for status in statuses if status != stopped), default=stopped)
+
+
 def main(words: Sequence[str]) -> int:
     """Run it to its end."""
     # what it says of failures would hide the trainer's own line
@@ -33,10 +41,7 @@ def main(words: Sequence[str]) -> int:
     try:
         run.run(run.parse_args(arguments(*words)))
     except ChildFailedError as error:
-        statuses = [failure.exitcode for failure in error.failures.values()]
-        # the others fail because one was killed
-        status = min(statuses) if min(statuses) < 0 else error.get_first_failure()[1].exitcode
-        return 128 - status if status < 0 else status
+        return status_of([failure.exitcode for failure in error.failures.values()])
     except SignalException as error:
         return 128 + error.sigval
     return 0

@@ -22,7 +22,7 @@ from distill.child import command, environment
 from distill.collate import BucketSampler, Example
 from distill.progress import read_progress
 from distill.settings import DistillSettings, TrainingSettings
-from distill.torchrun import arguments
+from distill.torchrun import arguments, status_of
 from distill.train import StopFlag, train
 from distill.train_config import TrainConfig, TrainResult
 from tests.unit.distill.training import config_of
@@ -152,6 +152,15 @@ def test_what_is_wrong_is_the_trainers_own_line(tiny: Path, rows: Rows, written:
     said = (tmp_path / "job" / "stderr").read_text().splitlines()
     first = next(line for line in said if line.startswith("distill.train: "))
     assert first.endswith("fewer than 2 examples of at most 1024 tokens")
+
+
+@pytest.mark.parametrize(
+    ("exits", "status"),
+    [([2, -15], 2), ([143, 2], 2), ([1, -9], 137), ([-15, 1], 1), ([143, -15], 143)],
+    ids=["stopped before its handler", "stopped by its handler", "killed", "failed", "all stopped"],
+)
+def test_the_status_is_not_of_one_that_torchrun_stopped(exits: list[int], status: int):
+    assert status_of(exits) == status
 
 
 def test_the_command_line_is_torchruns(tmp_path: Path):
