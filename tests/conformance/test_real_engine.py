@@ -182,35 +182,28 @@ def test_openais_client_gets_responses_from_the_engine(trusting: World):
     assert last.response.usage.input_tokens > first.usage.input_tokens
 
 
-def test_anthropics_client_gets_messages_from_the_engine(trusting: World, tiny_engine: TinyEngine):
-    key, messages = trusting.secrets["inference"], [{"role": "user", "content": "Hello there"}]
+def test_anthropics_client_gets_messages_from_the_engine(trusting: World):
+    # the client knows no temperature, which the API takes
+    how = {
+        "model": "auto",
+        "max_tokens": 8,
+        "system": "Be kind.",
+        "extra_body": {"temperature": 0, "ignore_eos": True},
+    }
+    messages = [{"role": "user", "content": "Hello there"}]
+    key = trusting.secrets["inference"]
     with anthropic.Anthropic(base_url=trusting.url, api_key=key, timeout=60) as client:
         counted = client.messages.count_tokens(model="auto", messages=messages, system="Be kind.")
-        whole = client.messages.create(
-            model="auto",
-            max_tokens=8,
-            messages=messages,
-            system="Be kind.",
-            temperature=0,
-            extra_body={"ignore_eos": True},
-        )
-        with client.messages.stream(
-            model="auto", max_tokens=8, messages=messages, system="Be kind.", temperature=0,
-            extra_body={"ignore_eos": True},
-        ) as stream:  # fmt: skip
+        whole = client.messages.create(messages=messages, **how)
+        with client.messages.stream(messages=messages, **how) as stream:
             streamed = stream.get_final_message()
+        (said,) = whole.content
+        assert said.type == "text"
+        word = said.text[2:4]
+        cut = client.messages.create(messages=messages, stop_sequences=[word], **how)
     assert (whole.stop_reason, whole.usage.output_tokens) == ("max_tokens", 8)
-    assert [block.type for block in whole.content] == ["text"]
-    assert streamed.content == whole.content
+    assert [block.text for block in streamed.content if block.type == "text"] == [said.text]
     for used in (whole.usage, streamed.usage):
         assert used.input_tokens + (used.cache_read_input_tokens or 0) == counted.input_tokens
-    stopped = whole.content[0]
-    assert stopped.type == "text"
-    word = stopped.text[2:4]
-    with anthropic.Anthropic(base_url=trusting.url, api_key=key, timeout=60) as client:
-        cut = client.messages.create(
-            model="auto", max_tokens=8, messages=messages, system="Be kind.", temperature=0, stop_sequences=[word],
-            extra_body={"ignore_eos": True},
-        )  # fmt: skip
     assert (cut.stop_reason, cut.stop_sequence) == ("stop_sequence", word)
     assert trusting.row(cut._request_id or "")["endpoint"] == "messages"
