@@ -20,7 +20,7 @@ COPY ledger ledger
 COPY stillroom stillroom
 COPY tools tools
 COPY --from=web /src/dashboards/web/node_modules dashboards/web/node_modules
-RUN python tools/build_web.py && python -m venv /opt/stillroom && /opt/stillroom/bin/pip install -c constraints.txt '.[otel]'
+RUN python tools/build_web.py && python -m venv /opt/stillroom && /opt/stillroom/bin/pip install -c constraints.txt '.[otel,postgres,redis]'
 
 # in a virtual environment of its own: the bill is not to be on the bill
 FROM python:3.12-slim AS bill
@@ -36,7 +36,7 @@ RUN apt-get update && apt-get install -y --no-install-recommends gcc g++ libnuma
 RUN /opt/stillroom/bin/python tools/install_engine.py --constraints constraints.txt "$DEVICE"
 
 FROM build-student AS build-worker
-RUN /opt/stillroom/bin/pip install -c constraints.txt '.[train,otel]'
+RUN /opt/stillroom/bin/pip install -c constraints.txt '.[train,otel,postgres,redis]'
 
 FROM bill AS bill-student
 COPY --from=build-student /opt/stillroom /opt/stillroom

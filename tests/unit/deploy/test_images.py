@@ -58,6 +58,13 @@ def test_an_image_of_ours_starts_a_command_that_there_is(target: str):
     assert target in cli.commands
 
 
+@pytest.mark.parametrize("stage", ["build", "build-worker"])
+def test_an_image_of_ours_has_the_drivers_of_the_stores_that_the_chart_may_name(stage: str):
+    extras = re.search(r"'\.\[(.+)\]'", last(stages()[stage], "RUN"))
+    assert extras is not None
+    assert {"otel", "postgres", "redis"} <= set(extras[1].split(","))
+
+
 def test_the_students_image_starts_the_server_that_serving_starts():
     entry = json.loads(last(stages()["student"], "ENTRYPOINT"))
     assert entry[:3] == ["python", "-m", engine.MODULE]
