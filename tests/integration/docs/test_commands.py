@@ -35,6 +35,7 @@ HELD = {
     r"stillroom distill (rollback|canary (stop|promote))": "needs a release before it",
     r"stillroom router evaluate$": "needs a release, and explored traffic",
     r"stillroom distill data --output": "writes a dataset, which takes more answers than are here",
+    r"stillroom estimate ": "reads logs of yours; its own tests have some",
     r"stillroom webhooks (test|retry)": "posts to a receiver elsewhere",
     r"createdb |stillroom ledger migrate": "needs a PostgreSQL server, as the tests of the ledger have",
     r"\. \.venv/bin/activate": "changes the shell that it is typed in",
@@ -46,8 +47,9 @@ COMMANDS = commands()
 MAKEFILE = (ROOT / "Makefile").read_text("utf-8")
 API = (ROOT / "docs/reference/api.md").read_text("utf-8")
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+QUESTION = {"messages": [{"role": "user", "content": "Where is it?"}]}
 COMPLETION = {
-    "messages": [{"role": "user", "content": "Where is it?"}],
+    **QUESTION,
     "model": "frontier-model",
     "choices": [{"message": {"role": "assistant", "content": "In Ghent."}, "finish_reason": "stop"}],
 }
@@ -182,6 +184,8 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
     desk = Desk(folder, env, upstream.url, port)
     (settings,) = [command for page, command in COMMANDS if page == "README.md" and command.startswith("cat >")]
     desk.type(settings)
+    line = {"custom_id": "1", "method": "POST", "url": "/v1/chat/completions", "body": {"model": "auto", **QUESTION}}
+    (folder / "lines.jsonl").write_bytes(msgspec.json.encode(line) + b"\n")
     (folder / "completions.jsonl").write_bytes(msgspec.json.encode(COMPLETION) + b"\n")
     desk.env["GATEWAY_KEY"] = desk.type("stillroom keys create my-app").strip()
     process = subprocess.Popen(["stillroom", "up"], cwd=folder, env=desk.env)
@@ -210,10 +214,9 @@ RUN = [
 
 @pytest.mark.parametrize("block", blocks("python"), ids=lambda block: block.page)
 def test_python_that_a_page_shows_runs(desk: Desk, block):
-    assert "stillroom" in block.text
-    done = subprocess.run(
-        [sys.executable, "-c", desk.here(block.text)], env=desk.env, capture_output=True, text=True, check=False
-    )
+    assert "sk-stillroom-..." in block.text, "have it make a client of its own"
+    command = [sys.executable, "-c", desk.here(block.text)]
+    done = subprocess.run(command, cwd=desk.folder, env=desk.env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
