@@ -91,8 +91,8 @@ def test_what_waits_in_the_spool_is_shown_while_the_store_is_away(world: World):
     rename("requests", "gone")
     try:
         answer = world.chat()
+        wait_until(lambda: "stillroom_store_reachable 0.0" in world.get("/metrics").text, 15)
         wait_until(lambda: backlog() > 0, 15)
-        assert "stillroom_store_reachable 0.0" in world.get("/metrics").text
     finally:
         rename("gone", "requests")
     world.recorded(answer.headers["x-request-id"], 30)
