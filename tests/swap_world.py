@@ -30,6 +30,7 @@ from tests.gateway_fixtures import World, running_world, wait_until
 
 TEXTS = ("Where is my parcel?", "The invoice is wrong, and nobody answers my letters.", "hello")
 CLIENTS = 4
+GATEWAY_READS_S = 30
 NEAR = 1e-3
 """Nats: what one server's answer and another's may differ by, of the same weights in float32."""
 
@@ -128,7 +129,9 @@ class SwapWorld:
 
     @contextlib.contextmanager
     def load(self) -> Iterator[list[Asked]]:
-        """`CLIENTS` clients asking without a pause; the list grows."""
+        """`CLIENTS` clients asking without a pause, once the gateway knows of a student; the list grows."""
+        with httpx.Client(timeout=60) as first:
+            wait_until(lambda: self.ask(0, first).status == 200, GATEWAY_READS_S)
         asked: list[Asked] = []
         ended = threading.Event()
 
