@@ -63,8 +63,9 @@ def plan_of(cursor: Any, statement: str, values: Any = None, bitmaps: bool = Fal
     """How a query would be answered, in the database's own words, were the tables large."""
     is_sqlite = isinstance(cursor, sqlite3.Cursor)
     if not is_sqlite:
+        # of a few rows, whose statistics may come at any time: it sorts only what no index has in order
         cursor.execute(f"SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = {bitmaps}")
-        cursor.execute(f"SET LOCAL enable_indexscan = {not bitmaps}")
+        cursor.execute(f"SET LOCAL enable_sort = off; SET LOCAL enable_indexscan = {not bitmaps}")
     found = cursor.execute(f"EXPLAIN {'QUERY PLAN' if is_sqlite else ''} {statement}", values or ())
     return " / ".join(step[-1] for step in found.fetchall())
 
