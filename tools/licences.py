@@ -47,9 +47,11 @@ def licences() -> list[tuple[str, str, str]]:
 def licence(name: str) -> str:
     """As the package says it: its SPDX expression, its classifiers, or what its text is known by."""
     metadata = importlib.metadata.metadata(name)
-    if metadata["License-Expression"]:
-        return metadata["License-Expression"]
-    text = (metadata["License"] or "").strip()
+    # not by index: where importlib_metadata is loaded, that raises for a field which is not there
+    expression = metadata.get("License-Expression")
+    if expression:
+        return expression
+    text = (metadata.get("License") or "").strip()
     if not text or "\n" in text or len(text) > LONG or text.upper() == "UNKNOWN":
         classes = [line for line in metadata.get_all("Classifier") or () if line.startswith(CLASSIFIER)]
         kinds = sorted({line.rpartition(" :: ")[2] for line in classes} - {"OSI Approved"})

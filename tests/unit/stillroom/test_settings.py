@@ -83,7 +83,7 @@ REFUSED = {
     "a route that is none": ('[distill.data]\nroutes = ["cache"]', "distill.data.routes[0] = 'cache'"),
     "an unknown key": (
         "[gateway]\nprot = 1",
-        "unknown setting gateway.prot = 1; allowed here: drain_delay_seconds, drain_seconds, host, ",
+        "unknown setting gateway.prot = 1; allowed here: batches, drain_delay_seconds, drain_seconds, host, ",
     ),
     "an unknown table": ("[gatway]\nport = 1", "unknown setting gatway = {'port': 1}; allowed here: aliases, auth, "),
     "an unknown key far down": (
@@ -238,7 +238,7 @@ def test_a_variable_for_a_text_is_a_text_whatever_it_looks_like(text):
             id="type",
         ),
         pytest.param(
-            "STILLROOM_GATEWAY__PROT", "1", "unknown setting gateway.prot = 1; allowed here: drain", id="key"
+            "STILLROOM_GATEWAY__PROT", "1", "unknown setting gateway.prot = 1; allowed here: batches", id="key"
         ),
         pytest.param(
             "STILLROOM_HOME__X", "1", "STILLROOM_HOME__X = 1: home is a value ('var'), not a table", id="no table"
