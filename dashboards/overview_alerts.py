@@ -10,6 +10,7 @@ from dashboards import serving_words, words
 from dashboards.overview_tables import Found, own
 from ledger.records import NANO
 from ledger.requests import Usage
+from ledger.rollups import DAY_MS
 from ledger.store import now_ms
 
 __all__ = ("Alert", "alerts")
@@ -21,7 +22,7 @@ ENOUGH: Final = 20
 """Requests of the last hour, fewer of which say nothing of a share."""
 SPOOL_BYTES: Final = 100_000_000
 """As the rule `StillroomSpoolFilling` has it."""
-NEW_MS: Final = 86_400_000
+NEW_MS: Final = DAY_MS
 """Drift, and a failed job, are news for so long."""
 MB: Final = 1_000_000
 

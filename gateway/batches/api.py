@@ -17,11 +17,11 @@ from gateway.batches.shared import key_of, may_see, page_of, seconds, whose
 from gateway.errors import BadRequest, NotFound
 from ledger import batches
 from ledger.batches import Batch
+from ledger.rollups import DAY_MS
 from ledger.store import now_ms
 
 __all__ = ("handlers",)
 
-DAY_MS: Final = 86_400_000
 MAX_METADATA: Final = 16
 MAX_NAME: Final = 64
 MAX_VALUE: Final = 512

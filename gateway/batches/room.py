@@ -8,11 +8,11 @@ from typing import Final
 import structlog
 
 from gateway.admission import Admission
+from ledger.rollups import DAY_MS
 
 __all__ = ("Room",)
 
 LOOK_S: Final = 0.05
-DAY_MS: Final = 86_400_000
 
 log = structlog.get_logger(__name__)
 
