@@ -1,24 +1,31 @@
-"""Three gateways on one PostgreSQL and one Redis: they count as one, and neither's absence fails a request."""
+"""Three gateways and three workers on one PostgreSQL and one Redis: they count as one, no job is run twice, and
+nothing's absence fails a request.
+"""
 
 import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 import httpx
 import pytest
 import sqlalchemy as sa
 
 from bench.ledger.recount import differences
-from ledger import keys, schema
+from ledger import jobs, keys, schema
 from ledger.keys import KeyPolicy
 from ledger.records import NANO
+from ledger.requests import insert_records
 from ledger.rollups import DAY_MS
 from ledger.store import Store, now_ms, open_store
 from stillroom.announcing import announcer
+from tests.engine_fixtures import survivors
 from tests.gateway_fixtures import chat_body, wait_until
 from tests.gateway_process import KEY_ENV, GatewayProcess, gateway_process
+from tests.integration.distill.worlds import answered, trainers
+from tests.integration.scale.workers import workers
 from tests.postgres_server import PostgresServer
 from tests.redis_server import RedisServer
 from tests.scripted_upstream import Script, ScriptedUpstream
@@ -67,15 +74,16 @@ class World:
     teacher: ScriptedUpstream
     postgres: PostgresServer
     redis: RedisServer
+    store_url: str
     last: str = ""
     """The id of the newest key."""
 
-    def key(self, **policy) -> str:
+    def key(self, scope: str = "inference", **policy) -> str:
         """A new key that all of them know."""
-        key, secret = keys.create(self.store, f"k{now_ms()}", ["inference"], "test", policy=KeyPolicy(**policy))
+        key, secret = keys.create(self.store, f"k{now_ms()}", [scope], "test", policy=KeyPolicy(**policy))
         self.last = key.id
         for gateway in self.gateways:
-            wait_until(lambda gateway=gateway: self.models(gateway, secret) == 200, WAIT_S)
+            wait_until(lambda gateway=gateway: self.models(gateway, secret) != 401, WAIT_S)
         return secret
 
     def models(self, gateway: GatewayProcess, secret: str) -> int:
@@ -107,6 +115,20 @@ class World:
             return ids <= {row.id for row in self.rows(self.last)}
         return False
 
+    def ask_admin(self, number: int, path: str, secret: str, body: dict) -> dict:
+        """What one of them answers to a change that a person asks for."""
+        gateway = self.gateways[number % 3]
+        answer = gateway.probe.post(f"{gateway.url}/admin/v1/{path}", json=body, headers=bearer(secret))
+        assert answer.is_success, answer.text
+        return answer.json()
+
+    def have_failed(self, job_ids: list[str]) -> bool:
+        return all(jobs.get(self.store, each).state == "failed" for each in job_ids)
+
+    def states(self, job_id: str) -> list[str]:
+        """That a job has gone through."""
+        return [each["data"]["state"] for each in jobs.events(self.store, job_id) if each["kind"] == "state"]
+
     def metric(self, name: str) -> list[float]:
         return [gateway.metric(name) for gateway in self.gateways]
 
@@ -137,7 +159,7 @@ def world(
         stack.callback(store.close)
         for gateway in gateways:
             gateway.start()
-        world = World(gateways, store, teacher, postgres, redis_of_session)
+        world = World(gateways, store, teacher, postgres, redis_of_session, url)
         wait_until(lambda: world.metric("stillroom_shared_limits_reachable") == [1, 1, 1], WAIT_S)
         yield world
 
@@ -216,3 +238,39 @@ def test_a_redis_that_is_away_fails_no_request_and_is_found_again(world, gone):
     assert any(world.metric("stillroom_shared_limits_missed_total"))
     # each said so, once for each time that it went
     assert all("redis_unreachable" in gateway.log() for gateway in world.gateways)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(480)
+def test_no_job_of_three_gateways_is_run_twice_by_three_workers_one_of_which_is_killed(world, tiny_model, tmp_path):
+    """First jobs that end at once, for want of anything to learn, then one that is trained when its worker dies."""
+    secret = world.key("admin")
+    with workers(tmp_path, world.store_url, tiny_model) as three:
+        made: list[str] = []
+        while len(three.took_part()) < 3:
+            assert len(made) < 120, three.took_part()
+            made += [world.ask_admin(number, "jobs", secret, {"tags": ["nobody"]})["id"] for number in range(6)]
+            wait_until(partial(world.have_failed, made), 4 * WAIT_S)
+        assert Counter(job for _, job in three.failures()) == dict.fromkeys(made, 1)
+        assert all(world.states(job) == ["building", "failed"] for job in made)
+
+        insert_records(world.store, [answered(number, tags=["to learn"]) for number in range(60)])
+        job = world.ask_admin(1, "jobs", secret, {"tags": ["to learn"]})["id"]
+        folder = tmp_path / "jobs" / job
+        wait_until(lambda: len(trainers(folder)) == 2, 2 * WAIT_S)
+        begun, left = trainers(folder), jobs.get(world.store, job)
+        killed = three.holder(left.lease_owner)
+        killed.kill()
+        killed.wait()
+        assert survivors(begun) == [], "the trainer outlived its worker"
+        left = jobs.get(world.store, job)
+        wait_until(lambda: jobs.get(world.store, job).lease_owner != left.lease_owner, 2 * WAIT_S)
+        taken = jobs.get(world.store, job)
+        assert taken.updated_at > left.lease_until
+        wait_until(lambda: len(trainers(folder)) == 2, 2 * WAIT_S)
+        heir = three.holder(taken.lease_owner)
+        assert all(heir.pid in [parent.pid for parent in each.parents()] for each in trainers(folder))
+        world.ask_admin(2, f"jobs/{job}/cancel", secret, {})
+        wait_until(lambda: jobs.get(world.store, job).state == "cancelled", WAIT_S)
+        assert world.states(job) == ["building", "training", "building", "training", "cancelled"]
+        assert trainers(folder) == []

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from ledger import audit, jobs, releases, schema
 from ledger.jobs import JobError
 from ledger.store import now_ms, open_store
+from tests.postgres_server import postgres_store
 from tests.unit.ledger.rows import release
 
 
@@ -132,6 +133,19 @@ def test_threads_that_claim_one_job_at_once_leave_one_winner(store):
         for thread in threads:
             thread.join()
         assert winners == [jobs.get(store, job.id).lease_owner]
+
+
+def test_a_claim_passes_over_a_job_that_another_worker_is_about_to_take(postgres):
+    """On SQLite, where one writes at a time, there is no such moment."""
+    with postgres_store(postgres) as store:
+        first, second = (jobs.create(store, "manual", "ann", {}).id for _ in range(2))
+        with store.write() as connection:
+            connection.execute(sa.update(schema.jobs).where(schema.jobs.c.id == first).values(created_at=1))
+        with store.write(None) as other:
+            other.execute(sa.select(schema.jobs.c.id).where(schema.jobs.c.id == first).with_for_update())
+            assert jobs.claim(store, "me").id == second
+            assert jobs.claim(store, "me") is None
+        assert jobs.claim(store, "me").id == first
 
 
 def test_a_lease_that_ran_out_is_taken_over_and_its_holder_is_told(store):
