@@ -1,32 +1,31 @@
 """One side of the gateway, the student's or the teacher's: which of its upstreams is asked, how often, how long.
 
-An upstream whose breaker is open is passed over. What failed before its first byte may be tried again: on another
-upstream at once, on the same one after a pause with full jitter. A budget bounds these further attempts to a share of
-what is in flight, so that an upstream that flaps is not asked the more for it.
+Who is next, `gateway/members.py` says; one whose breaker is open is passed over. What failed before its first byte
+may be tried again: on another upstream at once, on the same one after a pause with full jitter. A budget bounds these
+further attempts to a share of what is in flight, so that an upstream that flaps is not asked the more for it.
 """
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, TypeAlias
 
 import httpx
-import structlog
 
 from gateway import upstream
-from gateway.breaker import Breaker
 from gateway.call import Call
 from gateway.errors import Fault, UpstreamError
 from gateway.faults import WHY
 from gateway.hedging import abandon, first_good
+from gateway.members import Member, Members, Order
 from gateway.metrics import Metrics
 from gateway.retries import is_good, is_retried, pause_before
 from gateway.upstream import Question, Stream, Upstream, UpstreamReply
 from gateway.wire import encode
 
-__all__ = ("Ask", "Attempts", "Member", "Patience")
+__all__ = ("Ask", "Attempts", "Patience")
 
 MIN_RETRIES: Final = 3
 RETRY_SHARE: Final = 5
@@ -37,8 +36,6 @@ HARMLESS: Final[frozenset[Fault]] = frozenset({"refused"})
 Ask: TypeAlias = Callable[[Upstream], dict[str, Any]]
 """The body for an upstream."""
 Send: TypeAlias = Callable[[httpx.AsyncClient, Upstream, Question], Awaitable[UpstreamReply | Stream]]
-
-log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,15 +54,6 @@ class Patience:
     """Ask a second time when the first byte takes longer; 0 for never."""
 
 
-@dataclass(eq=False, slots=True)
-class Member:
-    """An upstream, its place among the others, and its breaker."""
-
-    upstream: Upstream
-    index: int
-    breaker: Breaker = field(default_factory=Breaker)
-
-
 @dataclass(slots=True)
 class _Course:
     """One request's way over this side."""
@@ -74,7 +62,8 @@ class _Course:
     ask: Ask
     send: Send
     deadline: float
-    start: int
+    key: int
+    """What its place goes by."""
     members: list[Member]
     """Of the request's own release, though another is promoted meanwhile."""
     tried: list[Member] = field(default_factory=list[Member])
@@ -86,7 +75,7 @@ _Outcome: TypeAlias = tuple[Member, UpstreamReply | Stream | UpstreamError]
 
 
 class Attempts:
-    """The upstreams of a side. ``in_turn``: each request begins at another one; else always at the first."""
+    """The upstreams of a side, asked in this order."""
 
     def __init__(
         self,
@@ -94,17 +83,12 @@ class Attempts:
         patience: Patience,
         client: httpx.AsyncClient,
         metrics: Metrics,
-        in_turn: bool = False,
+        order: Order = "first",
     ) -> None:
-        self.members = [Member(each, index) for index, each in enumerate(upstreams)]
+        self.group = Members(upstreams, metrics, order)
         self.in_flight = self.retrying = 0
-        self._patience, self._client, self._metrics = patience, client, metrics
-        self._step, self._turn = int(in_turn), 0
-        self._template = upstreams[0]
-        self._place: tuple[tuple[str, ...], str | None, str | None] | None = None
+        self._patience, self._client = patience, client
         self._retries = metrics.upstream_retries.labels(self.name)
-        for member in self.members:
-            self._show(member)
 
     async def post(self, call: Call, ask: Ask) -> UpstreamReply:
         """A whole answer, or a 4xx. Raises `UpstreamError` where no attempt brought one."""
@@ -117,29 +101,19 @@ class Attempts:
         return await self._run(call, ask, upstream.open_stream)
 
     async def post_once(self, call: Call, ask: Ask) -> UpstreamReply | None:
-        """Ask the first upstream once, if its breaker is closed, for what no client waits for. None: no answer."""
-        member = self.members[0]
-        ticket = member.breaker.enter(time.monotonic()) if member.breaker.state == "closed" else None
-        if ticket is None:
+        """Ask one of those that no breaker leaves alone, once, for what no client waits for. None: no answer."""
+        members, key = self.group.trusted(), self.group.key(call)
+        entered = self.group.pick(members, key, ())
+        if entered is None:
             return None
         deadline = asyncio.get_running_loop().time() + self._patience.total_s
-        course = _Course(call, ask, upstream.post, deadline, 0, self.members)
-        _, reply = await self._once(course, member, ticket)
+        course = _Course(call, ask, upstream.post, deadline, key, members)
+        _, reply = await self._once(course, *entered)
         return reply if isinstance(reply, UpstreamReply) else None
 
     def serve_at(self, urls: tuple[str, ...], release: str | None = None, model: str | None = None) -> None:
-        """Ask this release at these URLs from now on, as this model (None: the first's). A URL keeps its breaker."""
-        place = (urls, release, model)
-        if place == self._place:
-            return
-        known = {member.upstream.base_url: member.breaker for member in self.members}
-        for member in self.members:
-            self._metrics.breaker_open.remove(self.name, str(member.index))
-        self._place, self.members = place, []
-        for index, url in enumerate(urls):
-            each = replace(self._template, base_url=url, release=release, model=model or self._template.model)
-            self.members.append(Member(each, index, known.get(url) or Breaker()))
-            self._show(self.members[-1])
+        """Ask this release at these URLs from now on, as this model (None: the first's)."""
+        self.group.serve_at(urls, release, model)
 
     async def _run(self, call: Call, ask: Ask, send: Send) -> UpstreamReply | Stream:
         self.in_flight += 1
@@ -162,11 +136,10 @@ class Attempts:
                 self.in_flight -= 1
 
     def _course(self, call: Call, ask: Ask, send: Send) -> _Course:
-        self._turn += self._step
         left = min(self._patience.total_s, self._patience.request_s - call.elapsed_ms() / 1000)
         if left <= 0:
             raise UpstreamError(self.name, WHY["deadline"], fault="deadline")
-        return _Course(call, ask, send, asyncio.get_running_loop().time() + left, self._turn, self.members)
+        return _Course(call, ask, send, asyncio.get_running_loop().time() + left, self.group.key(call), self.members)
 
     async def _attempt(self, course: _Course) -> _Outcome:
         entered = self._enter(course)
@@ -190,18 +163,17 @@ class Attempts:
 
     def _enter(self, course: _Course) -> tuple[Member, int] | None:
         """The next upstream that lets a request in: one that was not tried, else the one tried longest ago."""
-        now, members, tried = time.monotonic(), course.members, course.tried
-        for offset in range(len(members)):
-            member = members[(course.start + offset) % len(members)]
-            if member not in tried and (ticket := member.breaker.enter(now)) is not None:
-                break
-        else:
-            for member in tried:
-                if (ticket := member.breaker.enter(now)) is not None:
-                    tried.remove(member)
-                    break
-            else:
+        tried = course.tried
+        entered = self.group.pick(course.members, course.key, tried)
+        if entered is None:
+            now = time.monotonic()
+            member = next((each for each in tried if each.breaker.is_ready(now)), None)
+            ticket = member.breaker.enter(now) if member else None
+            if member is None or ticket is None:
                 return None
+            tried.remove(member)
+            entered = member, ticket
+        member, ticket = entered
         tried.append(member)
         course.attempts += 1
         return member, ticket
@@ -210,6 +182,7 @@ class Attempts:
         source, call, worked = member.upstream, course.call, None
         outcome: UpstreamReply | Stream | UpstreamError | None = None
         attempt = None if call.trace is None else call.trace.attempt(call, source)
+        member.load.in_flight += 1
         try:
             headers = (call.forwarded if attempt is None else attempt.headers) | {"x-request-id": call.id}
             question = Question(call.endpoint.path, encode(course.ask(source)), headers, course.deadline)
@@ -223,9 +196,10 @@ class Attempts:
         finally:
             if attempt is not None:
                 attempt.came(outcome)
+            if not isinstance(outcome, Stream):
+                member.load.in_flight -= 1
             # cancelled: it says nothing
-            if member.breaker.leave(ticket, worked, time.monotonic()):
-                self._changed(member)
+            self.group.left(member, ticket, worked)
 
     async def _raced(self, course: _Course, member: Member, ticket: int) -> _Outcome:
         """`_once`, with a second call beside it where the first byte of the first is late."""
@@ -263,23 +237,19 @@ class Attempts:
 
     def _ended(self, member: Member, stream: Stream) -> None:
         self.in_flight -= 1
-        if stream.broken and member.breaker.broke(time.monotonic()):
-            self._changed(member)
-
-    def _changed(self, member: Member) -> None:
-        self._show(member)
-        name, state = member.upstream.name, member.breaker.state
-        log.warning("breaker_changed", upstream=name, index=member.index, state=state)
-
-    def _show(self, member: Member) -> None:
-        shown = self._metrics.breaker_open.labels(member.upstream.name, str(member.index))
-        shown.set(member.breaker.state != "closed")
+        member.load.in_flight -= 1
+        if stream.broken:
+            self.group.broke(member)
 
     def _all_open(self) -> UpstreamError:
-        now = time.monotonic()
-        wait = min((member.breaker.opens_in(now) for member in self.members), default=0.0)
+        wait = self.group.opens_in()
         why = "failed too often to be asked now"
         return UpstreamError(self.name, why, str(max(1, -int(-wait // 1))), "open")
+
+    @property
+    def members(self) -> list[Member]:
+        """The upstreams as they are now."""
+        return self.group.all
 
     @property
     def name(self) -> str:
@@ -288,5 +258,7 @@ class Attempts:
 
 
 async def _drop(outcome: _Outcome) -> None:
-    if isinstance(outcome[1], Stream):
-        await outcome[1].close()
+    member, reply = outcome
+    if isinstance(reply, Stream):
+        member.load.in_flight -= 1
+        await reply.close()

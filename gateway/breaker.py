@@ -77,6 +77,16 @@ class Breaker:
         """A request that had begun to be answered, and was told as one that worked, failed later. As `leave`."""
         return self.state == "closed" and self._count(False, now)
 
+    def trip(self, now: float) -> None:
+        """Open it for a reason of the caller's own."""
+        if self.state == "closed":
+            self._open(now)
+
+    def counts(self, now: float) -> tuple[int, int]:
+        """The requests of the window, and how many of them failed."""
+        self._forget(int(now) - WINDOW_S)
+        return self._requests, self._failed
+
     def opens_in(self, now: float) -> float:
         """Seconds until a request may be let through again, if no probe is under way."""
         return 0.0 if self.state == "closed" else max(0.0, self._until - now)

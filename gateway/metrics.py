@@ -49,15 +49,7 @@ class Metrics:
         self._baseline = Counter(
             "stillroom_baseline_cost", "What the same requests cost on the teacher alone", registry=registry
         )
-        self.upstream_errors = Counter(
-            "stillroom_upstream_errors", "Calls that failed at an upstream", ("upstream",), registry=registry
-        )
-        self.upstream_retries = Counter(
-            "stillroom_upstream_retries", "Further attempts, hedged ones too", ("upstream",), registry=registry
-        )
-        self.breaker_open = Gauge(
-            "stillroom_breaker_open", "1 while an upstream is left alone", ("upstream", "index"), registry=registry
-        )
+        self._count_upstreams(registry)
         self.spool_failures = Gauge(
             "stillroom_spool_write_failures", "Records the spool's disk refused", registry=registry
         )
@@ -90,6 +82,25 @@ class Metrics:
             registry=registry,
         )  # fmt: skip
 
+    def _count_upstreams(self, registry: CollectorRegistry) -> None:
+        self.upstream_errors = Counter(
+            "stillroom_upstream_errors", "Calls that failed at an upstream", ("upstream",), registry=registry
+        )
+        self.upstream_retries = Counter(
+            "stillroom_upstream_retries", "Further attempts, hedged ones too", ("upstream",), registry=registry
+        )
+        self.breaker_open = Gauge(
+            "stillroom_breaker_open", "1 while an upstream is left alone", ("upstream", "index"), registry=registry
+        )
+        self.upstream_in_flight = Gauge(
+            "stillroom_upstream_in_flight_requests", "Requests under way at an upstream", ("upstream", "index"),
+            registry=registry,
+        )  # fmt: skip
+        self.affinity_missed = Counter(
+            "stillroom_affinity_missed", "Calls that another student took than their conversation's",
+            registry=registry,
+        )  # fmt: skip
+
     def observe(self, record: RequestRecord) -> None:
         """Count one finished request."""
         kind = self._kinds.get((record.route, record.reason, record.status)) or self._new_kind(record)
@@ -110,6 +121,11 @@ class Metrics:
         self._spent_today.set_function(lambda: pacer.spent_today)
         self._pacing_price.labels("share").set_function(lambda: pacer.share_price)
         self._pacing_price.labels("spend").set_function(lambda: pacer.spend_price)
+
+    def forget_upstream(self, name: str, index: str) -> None:
+        """What there was of an upstream that may not be asked any more."""
+        self.breaker_open.remove(name, index)
+        self.upstream_in_flight.remove(name, index)
 
     def show_trial(self, trial: OnTrial | None) -> None:
         """Show what is tried; the rules are a closed set, and ``latency`` is in ms."""

@@ -33,6 +33,7 @@ RULES: Final[dict[str, Callable[[Values], float]]] = {
     "stillroom_spool_write_failures": sum,
     "stillroom_store_reachable": min,
     "stillroom_teacher_share": fmean,
+    "stillroom_upstream_in_flight_requests": sum,
 }
 """Where it is not the sum of counters, or the largest of gauges: most of these are of the one store."""
 

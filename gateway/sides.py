@@ -43,7 +43,7 @@ def teacher_side(
 def student_side(
     settings: StudentSettings, gateway: GatewaySettings, client: httpx.AsyncClient, metrics: Metrics
 ) -> Attempts:
-    """The students in turn; where they are, `Attempts.serve_at` is told."""
+    """The students, as `student.balance` says; where they are, `Attempts.serve_at` is told."""
     timeout = httpx.Timeout(settings.timeout_seconds, connect=settings.connect_timeout_seconds)
     nowhere = Upstream("student", "", settings.model, None, timeout, settings.first_byte_timeout_seconds)
     patience = Patience(
@@ -52,4 +52,4 @@ def student_side(
         settings.total_timeout_seconds,
         gateway.total_timeout_seconds,
     )
-    return Attempts([nowhere], patience, client, metrics, in_turn=True)
+    return Attempts([nowhere], patience, client, metrics, settings.balance)

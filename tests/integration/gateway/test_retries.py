@@ -156,17 +156,24 @@ def test_the_second_teacher_answers_where_the_first_fails(spared: Spared, script
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_the_students_are_asked_in_turn_and_for_each_other(spared: Spared, stream: bool):
-    world = spared.world
+def test_a_conversation_keeps_its_student_and_the_other_one_stands_in(spared: Spared, stream: bool):
+    world, students = spared.world, (spared.world.student, spared.student)
     for _ in range(4):
         assert world.chat(EASY, stream=stream).headers["x-stillroom-reason"] == "confident"
-    assert len(world.student.seen) == len(spared.student.seen) == 2
-    world.student.reset(CLOSED)
+    own, other = sorted(students, key=lambda student: -len(student.seen))
+    assert (len(own.seen), len(other.seen)) == (4, 0)
+    for number in range(40):
+        world.chat(f"{number} parcels", model="student", stream=stream)
+    assert min(len(student.seen) for student in students) > 8
+    own.reset(CLOSED)
+    other.reset(GOOD_STUDENT)
     for _ in range(4):
         answer = world.chat(EASY, stream=stream)
         assert (answer.headers["x-stillroom-reason"], said(answer, stream)) == ("confident", GOOD_STUDENT.text)
-    assert len(spared.student.seen) == 2 + 4
+    assert len(other.seen) == 4
     assert world.teacher.seen == []
+    shown = world.get("/metrics").text
+    assert 'stillroom_upstream_in_flight_requests{index="1",upstream="student"} 0.0' in shown
 
 
 @pytest.mark.parametrize("stream", [False, True])

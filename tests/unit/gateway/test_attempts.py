@@ -1,6 +1,7 @@
 """What is tried again, after which pause, where, and how much of it the budget allows."""
 
 import asyncio
+import time
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
@@ -9,10 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway import attempts as module
+from gateway import breaker
 from gateway.attempts import Attempts, Patience
 from gateway.call import Call, Caller, read_call
 from gateway.errors import Fault, UpstreamError
 from gateway.hedging import abandon, first_good
+from gateway.members import Order
 from gateway.metrics import Metrics
 from gateway.retries import MAX_BACKOFF_S, is_retried, pause_before, seconds_until
 from gateway.upstream import Question, Upstream, UpstreamReply, open_client
@@ -28,22 +31,29 @@ def patience(**changes: float) -> Patience:
     return Patience(**(values | changes))  # pyright: ignore[reportArgumentType]
 
 
-def call() -> Call:
-    raw = b'{"model": "auto", "messages": [{"role": "user", "content": "hi"}]}'
+def call(text: str = "hi") -> Call:
+    raw = f'{{"model": "auto", "messages": [{{"role": "user", "content": "{text}"}}]}}'.encode()
     return read_call(raw, {"traceparent": "00-ab"}, Caller("req_1", None, {}, log_content=True))
 
 
 class Network:
     """In place of the one function that opens connections: answers by URL, and who was asked when."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, urls: tuple[str, ...] = URLS, **changes: float) -> None:
+    def __init__(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        urls: tuple[str, ...] = URLS,
+        order: Order = "first",
+        **changes: float,
+    ) -> None:
         self.answers: dict[str, list[UpstreamReply | UpstreamError]] = {}
         self.asked: list[str] = []
         self.questions: list[Question] = []
         self.paused: list[float] = []
         client = open_client()
         upstreams = [Upstream("teacher", url, f"model of {url[7]}", None, client.timeout) for url in urls]
-        self.side = Attempts(upstreams, patience(**changes), client, Metrics())
+        self.metrics = Metrics()
+        self.side = Attempts(upstreams, patience(**changes), client, self.metrics, order)
         monkeypatch.setattr(module.upstream, "post", self._post)
 
     async def _post(self, _client: object, upstream: Upstream, question: Question) -> UpstreamReply:
@@ -56,8 +66,8 @@ class Network:
             raise answer
         return answer
 
-    async def post(self) -> UpstreamReply:
-        return await self.side.post(call(), lambda upstream: {"model": upstream.model})
+    async def post(self, text: str = "hi") -> UpstreamReply:
+        return await self.side.post(call(text), lambda upstream: {"model": upstream.model})
 
 
 def fault(kind: Fault, retry_after: str | None = None) -> UpstreamError:
@@ -180,7 +190,7 @@ async def test_our_own_mistakes_open_no_breaker(monkeypatch: pytest.MonkeyPatch)
 
 async def test_a_flood_of_failures_is_tried_again_in_bounds(monkeypatch: pytest.MonkeyPatch):
     network = Network(monkeypatch, URLS[:1])
-    monkeypatch.setattr(module.Breaker, "_open", lambda self, now: None)  # the budget alone
+    monkeypatch.setattr(breaker.Breaker, "_open", lambda self, now: None)  # the budget alone
     network.answers = {"a": [fault("busy", "0.2")]}
     outcomes = await asyncio.gather(*(network.post() for _ in range(100)), return_exceptions=True)
     assert all(isinstance(outcome, UpstreamError) for outcome in outcomes)
@@ -230,11 +240,76 @@ async def test_a_request_is_tried_again_where_it_began_though_the_urls_have_chan
 
 
 async def test_each_request_begins_at_another_one_where_they_are_equals(monkeypatch: pytest.MonkeyPatch):
-    network = Network(monkeypatch)
-    network.side._step = 1
+    network = Network(monkeypatch, order="in_turn")
     for _ in range(6):
         await network.post()
     assert {url: network.asked.count(url) for url in "abc"} == {"a": 2, "b": 2, "c": 2}
+
+
+async def test_a_conversation_stays_with_its_own_and_another_takes_its_place(monkeypatch: pytest.MonkeyPatch):
+    network = Network(monkeypatch, order="affinity")
+    for _ in range(6):
+        await network.post("one")
+    (own,) = set(network.asked)
+    await asyncio.gather(*(network.post(str(n)) for n in range(60)))
+    assert set(network.asked) == set("abc")
+    network.answers = {own: [fault("connect")]}
+    network.asked.clear()
+    for _ in range(2):
+        assert await network.post("one") == GOOD
+    assert [network.asked[0], network.asked[2]] == [own, own]
+    assert network.asked[1] == network.asked[3] != own
+    assert [member.load.in_flight for member in network.side.members] == [0, 0, 0]
+
+
+async def test_what_comes_at_once_for_one_conversation_is_not_one_servers_alone(monkeypatch: pytest.MonkeyPatch):
+    network = Network(monkeypatch, order="affinity")
+    await asyncio.gather(*(network.post() for _ in range(90)))
+    assert all(15 <= network.asked.count(url) <= 46 for url in "abc")
+    assert network.metrics.registry.get_sample_value("stillroom_affinity_missed_total") == 90 - max(
+        network.asked.count(url) for url in "abc"
+    )
+
+
+async def test_who_fails_more_often_than_its_equals_is_left_alone_and_comes_back_slowly(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    network = Network(monkeypatch, order="affinity", retries=0)
+    texts = [str(n) for n in range(120)]
+    network.answers = {"a": [fault("failed"), GOOD, GOOD, GOOD] * 60}
+    for text in texts:
+        await asyncio.gather(network.post(text), return_exceptions=True)
+    ejected = network.side.members[0]
+    assert ejected.breaker.state == "open", "a quarter failed, which no breaker minds"
+    network.asked.clear()
+    network.answers = {}
+    for text in texts:
+        await network.post(text)
+    assert "a" not in network.asked
+    monkeypatch.setattr(ejected.breaker, "_until", 0.0)  # its time is over
+    for text in texts:
+        await network.post(text)
+    assert ejected.breaker.state == "closed"
+    assert ejected.load.weight(time.monotonic()) < 0.2
+
+
+async def test_a_teacher_is_no_outlier_among_others(monkeypatch: pytest.MonkeyPatch):
+    network = Network(monkeypatch, retries=0)
+    network.answers = {"a": [fault("failed"), GOOD, GOOD, GOOD] * 20}
+    for _ in range(60):
+        await asyncio.gather(network.post(), return_exceptions=True)
+    assert network.side.members[0].breaker.state == "closed"
+
+
+async def test_who_joins_others_begins_slowly_and_all_at_once_do_not(monkeypatch: pytest.MonkeyPatch):
+    network = Network(monkeypatch, order="affinity")
+    network.side.serve_at(("http://d/v1", "http://e/v1"))
+    now = time.monotonic()
+    assert [member.load.weight(now) for member in network.side.members] == [1.0, 1.0]
+    network.side.serve_at(("http://d/v1", "http://e/v1", "http://f/v1"))
+    *before, joined = network.side.members
+    assert [member.load.weight(now) for member in before] == [1.0, 1.0]
+    assert joined.load.weight(time.monotonic()) < 0.2
 
 
 async def test_the_answer_of_another_model_is_not_learned_from(monkeypatch: pytest.MonkeyPatch):
