@@ -1,10 +1,11 @@
 """Ids of requests: the time, then chance, so that what is new lies together at the end of every index of them."""
 
+import hashlib
 import os
 import secrets
 from typing import Final
 
-__all__ = ("new_id",)
+__all__ = ("id_named", "new_id")
 
 TIME_DIGITS: Final = 11
 """Milliseconds until the year 2527."""
@@ -23,4 +24,13 @@ def new_id(now: int) -> str:
     if not _drawn:
         digits = secrets.token_hex(CHANCE_DIGITS * IDS_DRAWN // 2)
         _drawn.extend(digits[at : at + CHANCE_DIGITS] for at in range(0, len(digits), CHANCE_DIGITS))
-    return f"req_{now:0{TIME_DIGITS}x}{_drawn.pop()}"
+    return _id(now, _drawn.pop())
+
+
+def id_named(at: int, name: str) -> str:
+    """An id of that form for a request of a time that has a name: the same whoever asks, and however often."""
+    return _id(at, hashlib.sha256(name.encode()).hexdigest()[:CHANCE_DIGITS])
+
+
+def _id(at: int, rest: str) -> str:
+    return f"req_{at:0{TIME_DIGITS}x}{rest}"

@@ -1,7 +1,6 @@
 """One line of a batch: read, asked as its key would ask, and written down as OpenAI writes it."""
 
 import contextlib
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -12,6 +11,8 @@ from litestar.handlers import HTTPRouteHandler
 
 from gateway.front import answer_of_error
 from gateway.wire import NotJson, as_written, decode_object, encode, mapping
+from ledger.batches import Batch
+from ledger.request_ids import id_named
 
 __all__ = (
     "ENDPOINTS",
@@ -125,9 +126,9 @@ async def ask(app: Litestar, handler: HTTPRouteHandler, state: dict[str, Any], b
     return Answered(status, headers, b"".join(parts))
 
 
-def request_id_of(batch_id: str, number: int, attempt: int) -> str:
-    """The same at every try that left no row in the ledger, so that a line has one."""
-    return f"req_{hashlib.sha256(f'{batch_id} {number} {attempt}'.encode()).hexdigest()[:24]}"
+def request_id_of(batch: Batch, number: int, attempt: int) -> str:
+    """The same at every try that left no row in the ledger, so that a line has one. A batch's lie together there."""
+    return id_named(batch.created_at, f"{batch.id} {number} {attempt}")
 
 
 def result(batch_id: str, number: int, line: Line, answer: Answered) -> bytes:

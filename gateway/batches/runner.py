@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import os
 import secrets
 import socket
@@ -50,7 +51,8 @@ class BatchRunner:
 
     async def run(self) -> None:
         """Until cancelled, after `finish`. A store that is away is asked again."""
-        swept = time.monotonic()
+        # at its start too: gateways may be started more often than they sweep
+        swept = -math.inf
         while True:
             try:
                 if not self._drains():
@@ -161,8 +163,9 @@ class BatchRunner:
     def _sweep(self) -> None:
         for file_id in files.expired(self.store, now_ms(), SWEPT):
             if not batches.holds(self.store, file_id):
-                files.delete(self.store, file_id)
+                # the bytes first: of a sweep that is cut off in between the next one finds the row
                 self.folder.remove(file_id)
+                files.delete(self.store, file_id)
 
 
 def _handlers(app: Litestar) -> dict[str, HTTPRouteHandler]:

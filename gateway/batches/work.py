@@ -181,7 +181,7 @@ class BatchWork:
     async def _request_id(self, number: int) -> str:
         attempt = 0
         while True:
-            found = request_id_of(self.batch.id, number, attempt)
+            found = request_id_of(self.batch, number, attempt)
             # of a process that was killed between a line's record and its result, or shut down within a line
             if not self._resumed or await asyncio.to_thread(requests.get, self.store, found) is None:
                 return found

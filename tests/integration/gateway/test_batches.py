@@ -9,9 +9,11 @@ from typing import Any
 import msgspec
 import openai
 import pytest
+import sqlalchemy as sa
 
 from gateway.app import GatewayConfig
-from ledger import batches, keys
+from gateway.batches import runner
+from ledger import batches, files, keys, schema
 from ledger.policies import KeyPolicy
 from tests.gateway_fixtures import EASY, SURE, World, running_world, wait_until
 from tests.scripted_upstream import Script
@@ -219,6 +221,28 @@ def test_a_file_that_a_batch_reads_is_not_deleted(client: openai.OpenAI, world: 
     assert caught.value.code == "file_in_use"
     ended(client, batch.id)
     assert client.files.delete(batch.input_file_id).deleted
+
+
+def test_files_whose_time_is_over_are_forgotten_once_no_batch_reads_them(
+    client: openai.OpenAI, world: World, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(runner, "SWEEP_S", 0.0)
+    world.student.reset(Script(text="slow", logprob=SURE, delay=0.3))
+    kept, over = (client.files.create(file=("lines.jsonl", jsonl(line(1))), purpose="batch").id for _ in range(2))
+    batch = begin(client, *map(line, range(60)))
+    with world.store.write() as connection:
+        ended_files = schema.files.c.id.in_([over, batch.input_file_id])
+        connection.execute(sa.update(schema.files).where(ended_files).values(expires_at=1))
+    wait_until(lambda: files.get(world.store, over) is None)
+    assert not (world.home / "files" / over).exists()
+    assert client.files.retrieve(batch.input_file_id).id == batch.input_file_id
+    client.batches.cancel(batch.id)
+    done = ended(client, batch.id)
+    assert done.status == "cancelled"
+    wait_until(lambda: files.get(world.store, batch.input_file_id) is None)
+    assert not (world.home / "files" / batch.input_file_id).exists()
+    assert client.files.content(kept).content == jsonl(line(1))
+    assert done.output_file_id is None or results(client, done.output_file_id)
 
 
 def test_the_limits_of_its_key_hold_for_a_batch(world: World):

@@ -6,12 +6,13 @@ from dataclasses import replace
 from typing import Any
 
 import httpx
+import openai
 import pytest
 
 from gateway.app import GatewayConfig
 from gateway.settings import EmbeddingsSettings
 from ledger.prices import Price, Tokens, cost_nano
-from tests.gateway_fixtures import World, running_world
+from tests.gateway_fixtures import World, running_world, wait_until
 from tests.scripted_upstream import Script, ScriptedUpstream
 
 PRICE = Price(input=0.13)
@@ -119,6 +120,40 @@ def test_a_server_that_fails_is_a_clear_error(embedding: World, server: Scripted
     assert answer.status_code in (503, 504)
     assert answer.json()["error"]["type"] == "server_error"
     assert embedding.row(answer.headers["x-request-id"])["status"] == answer.status_code
+
+
+def test_lines_of_a_batch_are_embedded_and_billed_each_and_what_is_wrong_is_told(
+    embedding: World, server: ScriptedUpstream
+):
+    inputs = {"one": "red", "two": ["green", "blue"]}
+    bodies = {name: {"model": "embed-small", "input": text} for name, text in inputs.items()}
+    bodies["wrong"] = {"model": "auto", "input": "no such model"}
+    lines = [
+        {"custom_id": name, "method": "POST", "url": "/v1/embeddings", "body": body} for name, body in bodies.items()
+    ]
+    data = "\n".join(map(json.dumps, lines)).encode()
+    key = embedding.secrets["inference"]
+    with openai.OpenAI(base_url=f"{embedding.url}/v1", api_key=key, max_retries=0) as client:
+        file = client.files.create(file=("lines.jsonl", data), purpose="batch")
+        batch = client.batches.create(input_file_id=file.id, endpoint="/v1/embeddings", completion_window="24h")
+        wait_until(lambda: client.batches.retrieve(batch.id).status == "completed", 30)
+        done = client.batches.retrieve(batch.id)
+        output, errors = (client.files.content(each or "").text for each in (done.output_file_id, done.error_file_id))
+    found = {each["custom_id"]: each["response"] for each in map(json.loads, output.splitlines())}
+    assert found.keys() == inputs.keys()
+    assert json.loads(errors)["response"]["body"]["error"]["code"] == "model_not_found"
+    assert sorted((seen.path, str(seen.body["input"])) for seen in server.seen) == sorted(
+        ("/v1/embeddings", str(text)) for text in inputs.values()
+    )
+    for each in found.values():
+        assert each["body"] == json.loads(VECTORS)
+        row, content = embedding.recorded(each["request_id"])
+        assert (row["endpoint"], row["prompt_tokens"], row["cost_nano"]) == (
+            "embeddings",
+            8,
+            cost_nano(PRICE, Tokens(8)),
+        )
+        assert content is None
 
 
 def test_without_settings_there_are_none(world: World):

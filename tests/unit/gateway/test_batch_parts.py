@@ -12,8 +12,10 @@ from gateway.batches.line import Answered, LineError, failure, number_of, read_l
 from gateway.batches.room import Room
 from gateway.budgets import Budgets
 from gateway.settings import BatchSettings, GatewaySettings
+from ledger.request_ids import new_id
 from ledger.spending import SpendReader
 from ledger.store import Store, open_store, sqlite_url
+from tests.unit.ledger.test_batches import batch
 
 CHAT = "/v1/chat/completions"
 
@@ -77,10 +79,13 @@ def test_a_result_says_which_line_it_is_of():
     assert number_of(failure("batch_ab", 17, LineError("code", "why", "name"))) == 17
 
 
-def test_a_request_id_is_the_lines_own():
-    ids = {request_id_of(batch, number, attempt) for batch in "ab" for number in (1, 2) for attempt in (0, 1)}
-    assert len(ids) == 8
-    assert all(len(each) == 28 and each.startswith("req_") for each in ids)
+def test_a_request_id_is_the_lines_own_and_among_those_of_its_batchs_time():
+    two = [batch(number, created_at=1_796_000_000_000 + number) for number in (1, 2)]
+    of_each = [{request_id_of(one, number, attempt) for number in (1, 2) for attempt in (0, 1)} for one in two]
+    assert [len(ids) for ids in of_each] == [4, 4]
+    assert new_id(1_796_000_000_000) < min(of_each[0]) < max(of_each[0]) < min(of_each[1])
+    assert max(of_each[1]) < new_id(1_796_000_000_003)
+    assert request_id_of(two[0], 1, 0) in of_each[0]
 
 
 @pytest.mark.parametrize(
