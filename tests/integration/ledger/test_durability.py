@@ -1,5 +1,6 @@
 """What the ledger promises when processes are killed and the database goes away: nothing lost, nothing twice."""
 
+import contextlib
 import random
 import shutil
 import sqlite3
@@ -39,9 +40,18 @@ while True:
 """
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store_url(request, tmp_path):
+    if request.param == "sqlite":
+        yield sqlite_url(tmp_path)
+    else:
+        with request.getfixturevalue("postgres").database() as url:
+            yield url
+
+
 @pytest.fixture
-def store(tmp_path):
-    opened = open_store(sqlite_url(tmp_path))
+def store(store_url):
+    opened = open_store(store_url)
     yield opened
     opened.close()
 
@@ -111,8 +121,14 @@ def test_records_are_moved_while_their_writer_goes_on(tmp_path, store):
 
 @pytest.fixture
 def waiting(tmp_path):
+    with ten_and_ten(tmp_path, sqlite_url(tmp_path)) as ingester:
+        yield ingester
+
+
+@contextlib.contextmanager
+def ten_and_ten(tmp_path, url: str):
     """A spool with a living writer, ten records in the store already and ten more on their way."""
-    store = open_store(sqlite_url(tmp_path))
+    store = open_store(url)
     writer = SpoolWriter(tmp_path / "spool")
     ingester = Ingester(tmp_path / "spool", store)
     for i in range(10):
@@ -213,7 +229,33 @@ def test_a_full_disk_under_the_database_loses_nothing(tmp_path, waiting):
     assert count(waiting.store) == 120
 
 
-def test_the_database_is_sound_after_its_ingester_was_killed(tmp_path):
+def test_a_table_that_another_program_has_locked_takes_the_records_later(tmp_path, postgres):
+    with postgres.database() as url, ten_and_ten(tmp_path, f"{url}&options=-c%20lock_timeout=50ms") as waiting:
+        with waiting.store.engine.connect() as other, other.begin():
+            other.exec_driver_sql("LOCK TABLE requests IN ACCESS EXCLUSIVE MODE")
+            for _ in range(2):
+                with pytest.raises(sa.exc.OperationalError, match="lock timeout"):
+                    waiting.run_once()
+        assert waiting.run_once() == 10
+        assert stored(waiting.store) == ALL
+        assert count(waiting.store) == 20
+
+
+def test_a_server_that_ended_without_a_word_gets_what_it_lacks_when_it_is_back(tmp_path, postgres):
+    with postgres.database() as url, ten_and_ten(tmp_path, url) as waiting:
+        postgres.stop("immediate")
+        try:
+            for _ in range(2):
+                with pytest.raises(sa.exc.OperationalError):
+                    waiting.run_once()
+        finally:
+            postgres.start()
+        assert waiting.run_once() == 10
+        assert stored(waiting.store) == ALL
+        assert count(waiting.store) == 20
+
+
+def test_the_database_is_sound_after_its_ingester_was_killed(tmp_path, store_url):
     spool = tmp_path / "spool"
     writer = SpoolWriter(spool)
     names = [f"r{i}" for i in range(3_000)]
@@ -222,18 +264,19 @@ def test_the_database_is_sound_after_its_ingester_was_killed(tmp_path):
     writer.close()
     code = (
         "import sys; from pathlib import Path; from ledger.ingest import Ingester; from ledger.store import *\n"
-        "store = open_store(sqlite_url(Path(sys.argv[1]))); print('up', flush=True)\n"
-        "Ingester(Path(sys.argv[1]) / 'spool', store).run_once()"
+        "store = open_store(sys.argv[2]); print('up', flush=True)\n"
+        "Ingester(Path(sys.argv[1]), store).run_once()"
     )
     for life in range(5):
-        with subprocess.Popen([sys.executable, "-c", code, tmp_path], stdout=subprocess.PIPE) as process:
+        with subprocess.Popen([sys.executable, "-c", code, spool, store_url], stdout=subprocess.PIPE) as process:
             assert process.stdout.readline() == b"up\n"
             time.sleep(0.02 * life)
             process.kill()
-    store = open_store(sqlite_url(tmp_path))
+    store = open_store(store_url)
     Ingester(spool, store).run_once()
     assert stored(store) == Counter(names)
     assert count(store) == len(names)
-    with store.read() as connection:
-        assert connection.exec_driver_sql("PRAGMA integrity_check").scalar() == "ok"
+    if store.engine.dialect.name == "sqlite":
+        with store.read() as connection:
+            assert connection.exec_driver_sql("PRAGMA integrity_check").scalar() == "ok"
     store.close()

@@ -86,6 +86,15 @@ def test_a_ledger_of_the_first_schema_keeps_its_rows_in_the_newest(store, first)
     assert changed(store, first) == []
 
 
+def test_all_the_way_down_and_up_again_keeps_them(store, first):
+    migrate(store, "head")
+    migrate(store, FIRST, command.downgrade)
+    with store.read() as connection:
+        assert held(connection) == first
+    migrate(store, "head")
+    assert changed(store, first) == []
+
+
 def test_a_step_down_and_up_again_keeps_them(store, first):
     migrate(store, "head")
     migrate(store, "-1", command.downgrade)
