@@ -19,12 +19,12 @@ from ledger import events, jobs, keys, releases
 from ledger import overview_figures as figures
 from ledger.overview_figures import Span
 from ledger.records import NANO
-from ledger.requests import HOUR_MS, Usage
+from ledger.requests import Usage
+from ledger.rollups import DAY_MS, HOUR_MS
 from ledger.store import Store, now_ms
 
 __all__ = ("Asked", "overview", "read_figures")
 
-DAY_MS: Final = 24 * HOUR_MS
 HOURLY_UP_TO: Final = 3 * DAY_MS
 JOBS_SHOWN: Final = 5
 EVENTS_SHOWN: Final = 10

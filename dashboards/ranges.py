@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
+from ledger.rollups import HOUR_MS
 from ledger.store import now_ms
 
 __all__ = ("RANGES", "TimeRange", "read_range")
 
-HOUR_MS: Final = 3_600_000
 RANGES: Final = {
     "1h": ("last hour", HOUR_MS),
     "24h": ("last 24 hours", 24 * HOUR_MS),

@@ -21,13 +21,13 @@ from ledger.events import Event
 from ledger.observed import DECIDED
 from ledger.overview_figures import Span
 from ledger.releases import Release
+from ledger.rollups import DAY_MS
 from ledger.set_thresholds import SetThresholds, set_on
 from ledger.store import Store, now_ms
 
 __all__ = ("router", "router_estimates")
 
 DAYS: Final = 30
-DAY_MS: Final = 86_400_000
 EVENTS_SHOWN: Final = 20
 AWAY: Final = "The ledger cannot be read now. Try again in a moment."
 

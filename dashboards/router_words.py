@@ -11,6 +11,7 @@ from dashboards.router_tables import choices_chart, choices_table
 from ledger.events import Event
 from ledger.records import NANO
 from ledger.releases import Release
+from ledger.rollups import DAY_MS
 from ledger.set_thresholds import SetThresholds
 from ledger.store import now_ms
 
@@ -18,8 +19,8 @@ __all__ = (
     "NO_RELEASE", "Volume", "Watch", "choices", "detectors", "drift_events", "estimated", "thresholds", "why_empty",
 )  # fmt: skip
 
-MONTH_MS: Final = 30 * 86_400_000
-LASTING_MS: Final = 86_400_000
+MONTH_MS: Final = 30 * DAY_MS
+LASTING_MS: Final = DAY_MS
 """A drift that lasts is noted again after a day."""
 LEAST_SCORED: Final = 500
 BARS: Final = ("hard", "confident", "confident_end", "sure")
@@ -252,7 +253,7 @@ def _undo(release: str, own: Any) -> str:
 
 
 def _volume(volume: Volume) -> str:
-    days = volume.span_ms / 86_400_000
+    days = volume.span_ms / DAY_MS
     span = f"{days:.0f} days" if days >= 2 else f"{days * 24:.0f} hours"
     return f"{volume.decided:,} decided requests of {span}, scaled to 30 days"
 

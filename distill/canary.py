@@ -19,6 +19,7 @@ from ledger import canaries, jobs, releases
 from ledger.canaries import Canary
 from ledger.canary_rows import Side, sides
 from ledger.releases import ReleaseError
+from ledger.rollups import HOUR_MS
 from ledger.store import Store, now_ms
 from router.sequential import Arm, arm, arm_of_counts, evidence, interval, tail_bounds
 from router.settings import RouterSettings
@@ -31,7 +32,6 @@ SLOW: Final = 0.05
 EVERY_S: Final = 10.0
 LEAST_REST: Final = 20.0
 """A look that takes long on a large ledger is followed by so many times its duration of rest."""
-HOUR_MS: Final = 3_600_000
 ACTOR: Final = "canary"
 
 Decision: TypeAlias = Literal["go_on", "promote", "roll_back"]

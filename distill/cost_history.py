@@ -3,18 +3,16 @@
 from collections import defaultdict
 from dataclasses import replace
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any
 
 from distill.cost_plan import Day
 from ledger.records import NANO, UNASKED
 from ledger.requests import Usage, usage_by
+from ledger.rollups import DAY_MS, HOUR_MS
 from ledger.store import Store
 from ledger.student_hours import seconds_by_hour
 
 __all__ = ("days_until",)
-
-HOUR_MS: Final = 3_600_000
-DAY_MS: Final = 24 * HOUR_MS
 
 
 def days_until(store: Store, now: int, most: int, hour_cost: Decimal | None = None) -> list[Day]:

@@ -18,6 +18,7 @@ from ledger.artifact_store import local_part
 from ledger.artifacts import ArtifactError
 from ledger.drift_rows import LabelKey, Scored
 from ledger.releases import Release
+from ledger.rollups import DAY_MS
 from ledger.set_thresholds import set_on
 from ledger.store import Store, now_ms
 from router.drift import AgreementWatch, Drift, shift, student_target
@@ -27,14 +28,14 @@ from router.settings import RouterSettings
 __all__ = ("BLOCK", "DriftWatch")
 
 KINDS: Final = 3
-MONTH_MS: Final = 30 * 86_400_000
+MONTH_MS: Final = 30 * DAY_MS
 LAG_MS: Final = 60_000
 """Rows come in up to so late: those younger are left for the next look."""
 BLOCK: Final = 500
 """Requests in one test of scores and novelty."""
 MOST: Final = 5_000
 """Requests in it where more came in between two looks: the newest."""
-QUIET_MS: Final = 86_400_000
+QUIET_MS: Final = DAY_MS
 """A kind of drift that lasts is noted again after so long."""
 LARGEST_BUDGET: Final = 0.05
 """Of one test of scores, however long it took to fill."""

@@ -6,12 +6,15 @@ teacher, so that its propensity is 1 and it may be held out as it is.
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from array import array
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 from sqlalchemy.exc import DataError, IntegrityError
 
 from distill.exchange import Exchange, Unreadable
@@ -30,6 +33,8 @@ MAX_MODEL: Final = 200
 MAX_FINISH: Final = 32
 TOLD: Final = 20
 """So many bad lines are kept in the report."""
+OFFSET_BITS: Final = 48
+"""Of a place, where a file's offset is; its number is above."""
 REFUSALS: Final = (DataError, IntegrityError, OverflowError, RecursionError)
 
 _encode = msgspec.json.Encoder(order="sorted").encode
@@ -155,15 +160,19 @@ class _Import:
 
 
 class BatchInputs:
-    """Where each request of a batch is, by its ``custom_id``: what was sent is in a file of its own."""
+    """Where each request of a batch is, by its ``custom_id``: what was sent is in a file of its own.
+
+    Of each request 16 bytes are kept: a hash of its name, and its place.
+    """
 
     def __init__(self) -> None:
         self.files: dict[Path, BinaryIO] = {}
-        self._places: dict[str, tuple[Path, int] | None] = {}
+        self._names, self._places = array("Q"), array("Q")
+        self._order: NDArray[np.int64] | None = None
 
     def index(self, path: Path) -> None:
         """Remember the places in a file of requests; any other file is left alone after its first line."""
-        at = 0
+        at, number = 0, len(self.files)
         with path.open("rb") as file:
             for raw in iter(lambda: file.readline(MAX_LINE), b""):
                 line = _try(raw)
@@ -171,21 +180,31 @@ class BatchInputs:
                     return
                 name = line.get("custom_id") if line else None
                 if isinstance(name, str):
-                    # the same name in two batches says nothing
-                    self._places[name] = None if name in self._places else (path, at)
+                    self._names.append(_hash(name))
+                    self._places.append(number << OFFSET_BITS | at)
                 at += len(raw)
         self.files[path] = path.open("rb")
+        self._order = None
 
     def sent(self, custom_id: str) -> dict[str, Any]:
         """The request of this name. Raises `Unreadable`."""
-        place = self._places.get(custom_id, ())
-        if place is None:
-            raise Unreadable(f"several requests have the custom_id {custom_id!r}: import one batch at a time")
-        if not place:
+        found = [line for line in self._named(custom_id) if line.get("custom_id") == custom_id]
+        if not found:
             raise Unreadable(f"there is no request with the custom_id {custom_id!r}: give the batch's input file too")
-        path, at = place
-        self.files[path].seek(at)
-        return _try(self.files[path].readline(MAX_LINE)) or {}
+        if len(found) > 1:
+            raise Unreadable(f"several requests have the custom_id {custom_id!r}: import one batch at a time")
+        return found[0]
+
+    def _named(self, custom_id: str) -> Iterator[dict[str, Any]]:
+        names, files = np.asarray(self._names), list(self.files.values())
+        if self._order is None:
+            self._order = np.argsort(names, kind="stable")
+        hashed = np.uint64(_hash(custom_id))
+        first, end = (int(np.searchsorted(names, hashed, side, self._order)) for side in ("left", "right"))
+        for row in self._order[first:end].tolist():
+            number, at = divmod(self._places[row], 1 << OFFSET_BITS)
+            files[number].seek(at)
+            yield _try(files[number].readline(MAX_LINE)) or {}
 
     def __enter__(self) -> None:
         """Nothing to do."""
@@ -222,6 +241,10 @@ def _record(exchange: Exchange, options: ImportOptions, mtime_ms: int) -> Reques
         trainable=exchange.trainable,
         content=content,
     )
+
+
+def _hash(name: str) -> int:
+    return int.from_bytes(hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest())
 
 
 def _try(raw: bytes) -> dict[str, Any] | None:

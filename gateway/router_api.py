@@ -12,6 +12,7 @@ from gateway.errors import BadRequest, Unavailable
 from gateway.live import Live
 from ledger import releases, set_thresholds
 from ledger.releases import Release, ReleaseError
+from ledger.rollups import DAY_MS
 from ledger.set_thresholds import Bar, Bars, SetThresholds
 from ledger.store import Store, now_ms
 from router.estimators import Estimator, Prices
@@ -21,7 +22,6 @@ from router.thresholds import Thresholds, bars_of, in_force, keeps_guarantee
 __all__ = ("DEFAULT_DAYS", "NewThresholds", "ThresholdsState", "curve", "handlers")
 
 DEFAULT_DAYS = 30
-DAY_MS = 86_400_000
 
 
 class _Query(msgspec.Struct, forbid_unknown_fields=True):

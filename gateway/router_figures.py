@@ -16,6 +16,7 @@ from gateway.live_release import LiveRelease
 from ledger import drift_rows, releases
 from ledger.drift_rows import Labelled
 from ledger.releases import Release
+from ledger.rollups import DAY_MS
 from ledger.set_thresholds import Bars, set_on
 from ledger.store import Store, now_ms
 from router.drift import shift, student_target
@@ -34,7 +35,7 @@ LEAST_SCORED: Final = 500
 """`distill.drift_watch` tests no fewer, and the newest so many of more than `MOST_SCORED`."""
 MOST_SCORED: Final = 5_000
 MOST_LABELS: Final = 20_000
-MONTH_MS: Final = 30 * 86_400_000
+MONTH_MS: Final = 30 * DAY_MS
 KINDS: Final = 3
 LARGEST_BUDGET: Final = 0.05
 

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 
 from ledger import schema
 from ledger.audit import record as audit
+from ledger.rollups import DAY_MS
 from ledger.store import Store, insert_into, now_ms
 
 __all__ = (
@@ -37,8 +38,8 @@ KINDS: Final[dict[str, tuple[str, ...]]] = {
     "alert": (),
 }  # fmt: skip
 """Of messages, as in ``job.failed``; an alert's is its event's."""
-KEEP_TRYING_MS: Final = 3 * 86_400_000
-KEEP_MS: Final = 30 * 86_400_000
+KEEP_TRYING_MS: Final = 3 * DAY_MS
+KEEP_MS: Final = 30 * DAY_MS
 """How long what was sent, or given up, can be looked up."""
 AT_ONCE: Final = 200
 MAX_ERROR: Final = 300

@@ -10,12 +10,11 @@ import msgspec
 import sqlalchemy as sa
 
 from ledger import schema
-from ledger.requests import HOUR_MS
+from ledger.rollups import DAY_MS, HOUR_MS
 from ledger.store import Store
 
 __all__ = ("NOTHING_SPENT", "Periods", "Reading", "SpendReader", "Spent", "spent_by")
 
-DAY_MS: Final = 24 * HOUR_MS
 CLOSED_FOR_S: Final = 60.0
 """How long the sums of past hours are trusted: a row of another process may come late into one of them."""
 IDS_AT_ONCE: Final = 500

@@ -46,7 +46,7 @@ def main() -> None:
     """The entry point: every foreseeable failure is one line that says what and how to mend it."""
     logging.getLogger("transformers").setLevel(logging.ERROR)
     try:
-        cli.main(standalone_mode=False)
+        cli.main(prog_name="stillroom", standalone_mode=False)
     except NoArgsIsHelpError as error:
         error.show()
         sys.exit(2)

@@ -15,7 +15,8 @@ from ledger import jobs, trigger_facts
 from ledger.distilling import Distilling, Hold, Payback, Schedule, Trigger
 from ledger.records import NANO
 from ledger.requests import HOUR_MS
-from ledger.spending import DAY_MS, Periods
+from ledger.rollups import DAY_MS
+from ledger.spending import Periods
 from ledger.store import Store, now_ms
 from router.comparators import DEFERRED
 from stillroom.settings import Settings

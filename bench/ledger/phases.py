@@ -17,7 +17,7 @@ from alembic import command
 from alembic.config import Config
 
 from bench.ledger.filling import batches, fill_days, in_a_hurry
-from bench.ledger.recount import differences
+from bench.ledger.recount import differences, total_differences
 from bench.ledger.traffic import DAYS, RARE_KEY, RARE_TAG, traffic
 from dashboards import overview, overview_tables
 from dashboards.ranges import TimeRange
@@ -117,12 +117,19 @@ def explore(home: Path, _rows: int) -> Figures:
 
 
 def recount(home: Path, _rows: int) -> Figures:
-    """Two days, one of them the newest: every row of the rollups against the requests."""
+    """Two days, one of them the newest: every row of the rollups against the requests; and the sums of all days."""
     store, today = open_store(sqlite_url(home)), now_ms() // DAY_MS * DAY_MS
     days = [(today, today + DAY_MS), (today - 40 * DAY_MS, today - 39 * DAY_MS)]
     begins = time.monotonic()
     wrong = [line for since, until in days for line in differences(store, since, until)]
-    return {"differences": len(wrong), "seconds": time.monotonic() - begins, "first": wrong[:1]}
+    seconds, totals = time.monotonic() - begins, total_differences(store)
+    return {
+        "requests": count(store),
+        "differences": len(wrong),
+        "differences_of_totals": len(totals),
+        "seconds": seconds,
+        "first": [*wrong, *totals][:1],
+    }
 
 
 def expire(home: Path, _rows: int) -> Figures:

@@ -3,6 +3,7 @@
 import bisect
 import json
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -12,7 +13,7 @@ from ledger.records import IMPORTED
 from ledger.rollups import DAY_MS, HOUR_MS, LATENCY_BUCKETS_MS
 from ledger.store import Store
 
-__all__ = ("differences", "kept", "recounted")
+__all__ = ("differences", "kept", "recounted", "total_differences")
 
 SUMS: Final = ("requests", "errors", "prompt_tokens", "completion_tokens", "cost_nano", "baseline_nano")
 
@@ -26,6 +27,41 @@ def differences(store: Store, since: int, until: int) -> list[str]:
         f"{key}: {own.get(key)} and not {true.get(key)}"
         for key in own.keys() | true.keys()
         if own.get(key) != true.get(key)
+    ]
+
+
+def total_differences(store: Store) -> list[str]:
+    """Sums of all days, by route, where one of the tables of rollups says another than the requests do."""
+    hourly, by, asked = schema.usage_hourly, schema.usage_rollups, schema.requests
+    true = _by_route(store, asked.c.route, dict(zip(SUMS, _amounts(), strict=True)))
+    steps = ((by.c.dimension == "reason") & (by.c.step_ms == step) for step in (HOUR_MS, DAY_MS))
+    told = {"usage_hourly": _by_route(store, hourly.c.route, {name: hourly.c[name] for name in SUMS})}
+    told |= {
+        f"usage_rollups by {name}": _by_route(store, by.c.route, {sums: by.c[sums] for sums in SUMS}, step)
+        for name, step in zip(("hour", "day"), steps, strict=True)
+    }
+    return [f"{table}: {sums} and not {true}" for table, sums in told.items() if sums != true]
+
+
+def _by_route(
+    store: Store, route: sa.ColumnElement[str], amounts: Mapping[str, Any], where: Any = None
+) -> dict[str, tuple[int, ...]]:
+    statement = sa.select(route, *(sa.func.sum(amount) for amount in amounts.values())).group_by(route)
+    with store.read() as connection:
+        rows = connection.execute(statement if where is None else statement.where(where)).all()
+    return {row[0]: tuple(int(each) for each in row[1:]) for row in rows}
+
+
+def _amounts() -> list[sa.ColumnElement[int]]:
+    """Of a request, as `SUMS` names them."""
+    row = schema.requests.c
+    return [
+        sa.literal(1),
+        sa.case((row.status >= 400, 1), else_=0),
+        row.prompt_tokens + row.attempt_prompt_tokens,
+        row.completion_tokens + row.attempt_completion_tokens,
+        row.cost_nano,
+        row.baseline_nano,
     ]
 
 

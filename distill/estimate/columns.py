@@ -7,14 +7,15 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ("CLOSED", "DAY_MS", "FORMS", "MONEY_UNKNOWN", "NOT_KEPT", "OPEN", "UNSUPPORTED", "Columns")
+from ledger.rollups import DAY_MS
+
+__all__ = ("CLOSED", "FORMS", "MONEY_UNKNOWN", "NOT_KEPT", "OPEN", "UNSUPPORTED", "Columns")
 
 CLOSED: Final = ("label", "number", "json", "tools")
 """Forms of answers that can be compared without a model."""
 OPEN, UNSUPPORTED, NOT_KEPT = "open", "unsupported", "not kept"
 """Free text; what no student is asked; requests of whose text the log has nothing."""
 FORMS: Final = (*CLOSED, OPEN, UNSUPPORTED, NOT_KEPT)
-DAY_MS: Final = 86_400_000
 MONEY_UNKNOWN: Final = -1
 """In the column of costs."""
 

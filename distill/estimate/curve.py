@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from distill.estimate.columns import UNSUPPORTED
-from distill.estimate.proxy import Answers, Design, answers_of, design, fit, right
+from distill.estimate.proxy import Answers, Floats, answers_of, fit, likeness, right
 from distill.estimate.reading import Sampled
 from router.calibration import LEVELS, Evidence, Prices, answered, choose_thresholds, rule_of
 
@@ -99,7 +99,7 @@ def learn(sample: Sequence[Sampled], aim: Aim, on_run: Callable[[int, int], None
     numbers = _numbers(before.size)
     supported = np.array([sample[row].form != UNSUPPORTED for row in tested], dtype=bool)
     with threadpool_limits(1):
-        work = _Work(sample, aim, answers_of(sample), design(sample, before), tested[supported])
+        work = _Work(sample, aim, answers_of(sample), likeness(sample, before), tested[supported])
         sizes: list[Size] = []
         for at, n in enumerate(numbers):
             runs: list[tuple[Bools, Bools]] = []
@@ -118,7 +118,7 @@ class _Work:
     sample: Sequence[Sampled]
     aim: Aim
     answers: Answers
-    rows: Design
+    alike: Floats
     tested: Rows
 
     def run(self, before: Rows, n: int, run: int) -> tuple[Bools, Bools]:
@@ -126,13 +126,13 @@ class _Work:
         chance = np.random.default_rng([n, run])
         chosen = np.sort(chance.choice(before, n, replace=False))
         held_out = self._held_out(chosen, chance)
-        proxy = fit(self.rows.take(chosen[~held_out]), self.answers.of[chosen[~held_out]])
-        calibrating = chosen[held_out]
-        given, ahead = proxy.answers(self.rows.take(calibrating))
+        learned, calibrating = chosen[~held_out], chosen[held_out]
+        proxy = fit(self.alike[np.ix_(learned, learned)], self.answers.of[learned])
+        given, ahead = proxy.answers(self.alike[np.ix_(calibrating, learned)])
         agreed = right(self.answers, given, self.sample, calibrating)
         evidence = Evidence(ahead, ahead, ahead, agreed)
         rule = rule_of(choose_thresholds(evidence, self.aim.target, self.aim.delta, self.aim.prices))
-        given, ahead = proxy.answers(self.rows.take(self.tested))
+        given, ahead = proxy.answers(self.alike[np.ix_(self.tested, learned)])
         agreed = right(self.answers, given, self.sample, self.tested)
         return answered(rule, Evidence(ahead, ahead, ahead, agreed))[1], agreed
 

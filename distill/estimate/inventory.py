@@ -5,14 +5,14 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from distill.estimate.columns import DAY_MS, FORMS, MONEY_UNKNOWN, NOT_KEPT, Columns
+from distill.estimate.columns import FORMS, MONEY_UNKNOWN, NOT_KEPT, Columns
 from distill.estimate.findings import Inventory, ModelUse
 from distill.estimate.reading import Reading
 from ledger.records import NANO
+from ledger.rollups import DAY_MS, HOUR_MS
 
 __all__ = ("daily", "inventory_of", "mean_cost")
 
-HOUR_MS: Final = 3_600_000
 DEAREST: Final = (0.01, 0.1)
 MONDAY: Final = 3
 """The epoch was a Thursday."""

@@ -23,7 +23,7 @@ from router.corpus import Corpus, corpus_of, surprise_of
 from router.features import RequestView
 from router.hashing import BUCKETS, PAIR_START
 
-__all__ = ("Answers", "Design", "Proxy", "answers_of", "design", "fit", "right")
+__all__ = ("Answers", "Floats", "Proxy", "answers_of", "fit", "likeness", "right")
 
 WIDTH: Final = 4_096
 """Columns for what the user said."""
@@ -32,6 +32,8 @@ AROUND: Final = 512
 RIDGE: Final = 1.0
 PAIRS: Final = 0.5
 """Weight of pairs of words beside the words themselves."""
+BLOCK: Final = 512
+"""Rows of likenesses at a time, where a second matrix of all of them is not needed."""
 ANYWHERE: Final = 0.2
 """Likeness of two requests of the same words with nothing around them in common."""
 NOTHING: Final = -1
@@ -52,38 +54,20 @@ class Answers:
 
 
 @dataclass(frozen=True, eq=False)
-class Design:
-    """Requests as rows of unit length: what the user said (n, `WIDTH`), and what stands around it (n, `AROUND`)."""
-
-    said: Floats
-    around: Floats
-
-    def take(self, rows: Rows) -> "Design":
-        """Some of the requests."""
-        return Design(self.said[rows], self.around[rows])
-
-    def likeness(self, other: "Design") -> Floats:
-        """Of each request to each of the others."""
-        found = self.around @ other.around.T
-        found *= 1.0 - ANYWHERE
-        found += ANYWHERE
-        found *= self.said @ other.said.T
-        return found
-
-
-@dataclass(frozen=True, eq=False)
 class Proxy:
     """Weights (n, k) of the n requests it learned from for its k classes, of which the last is `NOTHING`: all answers
     that came too seldom.
     """
 
-    learned: Design
     weights: Floats
     classes: Rows
 
-    def answers(self, rows: Design) -> tuple[Rows, NDArray[np.float64]]:
-        """The class that each request is given, and by how much it is ahead of the next, in [0, 1]."""
-        scores = rows.likeness(self.learned) @ self.weights
+    def answers(self, alike: Floats) -> tuple[Rows, NDArray[np.float64]]:
+        """The class that each request is given, and by how much it is ahead of the next, in [0, 1].
+
+        ``alike`` (m, n) is how like each request is to each that was learned from.
+        """
+        scores = alike @ self.weights
         best = scores.argmax(axis=1)
         top = np.take_along_axis(scores, best[:, np.newaxis], axis=1)[:, 0]
         np.put_along_axis(scores, best[:, np.newaxis], 0.0, axis=1)
@@ -106,17 +90,27 @@ def answers_of(sample: Sequence[Sampled]) -> Answers:
     return Answers(found, replies)
 
 
-def design(sample: Sequence[Sampled], counted: Rows) -> Design:
-    """The requests as numbers; words weigh by how rare they are in the ``counted`` rows."""
+def likeness(sample: Sequence[Sampled], counted: Rows) -> Floats:
+    """How like each request is to each other, shape (n, n); words weigh by how rare they are in the ``counted`` rows.
+
+    It is the most memory that an estimate takes, and as large for any log: once for all runs.
+    """
     said = _folded(corpus_of([each.view for each in sample]), counted, WIDTH)
+    found = said @ said.T
+    del said
     around = _folded(corpus_of([RequestView((("user", each.context),)) for each in sample]), counted, AROUND)
     # one with nothing around it is like all others of its kind
     around[~around.any(axis=1)] = AROUND**-0.5
-    return Design(said, around)
+    for at in range(0, len(found), BLOCK):
+        found[at : at + BLOCK] *= ANYWHERE + (1.0 - ANYWHERE) * (around[at : at + BLOCK] @ around.T)
+    return found
 
 
-def fit(rows: Design, classes: Rows) -> Proxy:
-    """A proxy of requests and the classes of their answers, shape (n,)."""
+def fit(alike: Floats, classes: Rows) -> Proxy:
+    """A proxy of n requests, by how like each is to each (n, n), and the classes (n,) of their answers.
+
+    ``alike`` is used up.
+    """
     names, codes, often = np.unique(classes, return_inverse=True, return_counts=True)
     kept = np.sort(np.argsort(-often, kind="stable")[:MAX_CLASSES])
     kept = kept[often[kept] >= SEEN]
@@ -124,11 +118,11 @@ def fit(rows: Design, classes: Rows) -> Proxy:
     place[kept] = np.arange(kept.size)
     wanted = np.zeros((classes.size, kept.size + 1), dtype=np.float32)
     wanted[np.arange(classes.size), place[codes.reshape(-1)]] = 1.0
-    alike = rows.likeness(rows)
     alike[np.diag_indices_from(alike)] += RIDGE
-    factor = cho_factor(alike, overwrite_a=True, check_finite=False)
+    # its transpose is the same matrix, in the order that LAPACK factors in place
+    factor = cho_factor(alike.T, overwrite_a=True, check_finite=False)
     weights = np.asarray(cho_solve(factor, wanted, check_finite=False))
-    return Proxy(rows, weights, np.append(names[kept], NOTHING))
+    return Proxy(weights, np.append(names[kept], NOTHING))
 
 
 def right(answers: Answers, given: Rows, sample: Sequence[Sampled], rows: Rows) -> NDArray[np.bool_]:
@@ -161,4 +155,5 @@ def _folded(corpus: Corpus, counted: Rows, width: int) -> Floats:
     words = ngrams.words @ (ngrams.grams @ folding[:PAIR_START])
     found = (words + PAIRS * (ngrams.pairs @ folding[PAIR_START:])).astype(np.float32).toarray()
     norms = np.linalg.norm(found, axis=1, keepdims=True)
-    return found / np.where(norms > 0, norms, 1.0)
+    found /= np.where(norms > 0, norms, 1.0)
+    return found

@@ -13,7 +13,7 @@ from gateway.auth import opt
 from gateway.batches.files_api import find as find_file
 from gateway.batches.files_api import page
 from gateway.batches.line import ENDPOINTS
-from gateway.batches.shared import key_of, may_see, page_of, seconds, whose
+from gateway.batches.shared import key_of, owned, page_of, seconds, whose
 from gateway.errors import BadRequest, NotFound
 from ledger import batches
 from ledger.batches import Batch
@@ -111,10 +111,8 @@ def shown(batch: Batch) -> dict[str, Any]:
 
 
 async def _find(request: Request[Any, Any, Any], batch_id: str) -> Batch:
-    found = None if "\0" in batch_id else await asyncio.to_thread(batches.get, request.app.state.store, batch_id)
-    if found is None or not may_see(request, found.key_id):
-        raise NotFound(f"No batch found with id '{batch_id[:100]}'.", param="batch_id")
-    return found
+    refusal = NotFound(f"No batch found with id '{batch_id[:100]}'.", param="batch_id")
+    return await owned(request, batches.get, batch_id, refusal)
 
 
 def _metadata(given: Any) -> dict[str, str] | None:

@@ -13,7 +13,7 @@ from litestar.response import Stream
 from gateway.admin_requests import json_answer
 from gateway.auth import opt
 from gateway.batches.folder import new_file_id
-from gateway.batches.shared import key_of, may_see, page_of, seconds, whose
+from gateway.batches.shared import key_of, owned, page_of, seconds, whose
 from gateway.errors import BadRequest, Conflict, NotFound
 from ledger import batches, files
 from ledger.files import File
@@ -99,10 +99,7 @@ handlers: Final = (create_file, list_files, show_file, file_content, delete_file
 
 async def find(request: Request[Any, Any, Any], file_id: str, param: str = "file_id") -> File:
     """Raises `NotFound` for another key's file as for one that does not exist."""
-    found = None if "\0" in file_id else await asyncio.to_thread(files.get, request.app.state.store, file_id)
-    if found is None or not may_see(request, found.key_id):
-        raise NotFound(f"No such File object: {file_id[:100]}", param=param)
-    return found
+    return await owned(request, files.get, file_id, NotFound(f"No such File object: {file_id[:100]}", param=param))
 
 
 def shown(file: File) -> dict[str, Any]:

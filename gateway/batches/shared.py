@@ -1,15 +1,20 @@
 """What the handlers of files and of batches share: whose they are, and pages of them."""
 
-from collections.abc import Mapping
-from typing import Any
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 from litestar import Request
 
-from gateway.errors import BadRequest
+from gateway.errors import BadRequest, NotFound
+from ledger.batches import Batch
+from ledger.files import File
 from ledger.keys import Key
+from ledger.store import Store
 
-__all__ = ("key_of", "may_see", "page_of", "seconds", "whose")
+__all__ = ("key_of", "may_see", "owned", "page_of", "seconds", "whose")
 
+Owned = TypeVar("Owned", File, Batch)
 MAX_LISTED = 10_000
 DEFAULT_LISTED = 20
 
@@ -23,6 +28,16 @@ def may_see(request: Request[Any, Any, Any], key_id: str | None) -> bool:
     """Whether something of this key is the caller's to see; without keys everyone has all scopes."""
     key = key_of(request)
     return key is None or "admin" in key.scopes or key.id == key_id
+
+
+async def owned(
+    request: Request[Any, Any, Any], get: Callable[[Store, str], Owned | None], name: str, refusal: NotFound
+) -> Owned:
+    """What has this id. Raises ``refusal`` for another key's as for one that does not exist."""
+    thing = None if "\0" in name else await asyncio.to_thread(get, request.app.state.store, name)
+    if thing is None or not may_see(request, thing.key_id):
+        raise refusal
+    return thing
 
 
 def whose(request: Request[Any, Any, Any]) -> str | None:

@@ -1,4 +1,4 @@
-"""``ledger stats|feedback|events|expire``, and what `ledger_content` and `ledger_migrate` have."""
+"""``ledger stats|feedback|events|expire``, and what the modules beside this one have."""
 
 import math
 from typing import Any
@@ -11,14 +11,14 @@ from ledger.feedback import newest
 from ledger.records import NANO
 from ledger.requests import expire_contents, latency_quantile, usage_by
 from ledger.responses import expire as expire_responses
+from ledger.rollups import DAY_MS
 from ledger.store import now_ms
 from stillroom.commands import ledger_content
 from stillroom.commands.common import as_json, ledger_of, show_rows, when
+from stillroom.commands.ledger_export import export_
 from stillroom.commands.ledger_migrate import migrate
 
 __all__ = ("group",)
-
-DAY_MS = 86_400_000
 
 
 @click.group("ledger")
@@ -103,5 +103,5 @@ def expire(context: click.Context, days: float) -> None:
     click.echo(f"deleted the content of {deleted} requests" + (f", and {responses} responses" if responses else ""))
 
 
-for command in (*ledger_content.commands, migrate):
+for command in (*ledger_content.commands, export_, migrate):
     group.add_command(command)

@@ -9,6 +9,7 @@ import rich_click as click
 from ledger import labels, releases, requests
 from ledger.labels import Label
 from ledger.records import NANO
+from ledger.rollups import DAY_MS
 from ledger.store import now_ms
 from router.estimators import Point, Prices
 from router.explain import Background, Explanation, explain, explain_text
@@ -19,7 +20,6 @@ from stillroom.settings import Settings
 
 __all__ = ("evaluate_log", "explain_command")
 
-DAY_MS: Final = 86_400_000
 SHOWN: Final = 11
 """Points of the curve in the table; the JSON has them all."""
 

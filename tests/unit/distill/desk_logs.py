@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from stillroom.demo.desk import Request, own_desk
-from tests.unit.distill.exports import completion, litellm
+from tests.unit.distill.exports import completion, helicone, litellm
 
 BEGIN = datetime.datetime(2026, 3, 2, tzinfo=datetime.UTC)
 Answer = Callable[[Request, int], str]
@@ -45,6 +45,21 @@ def records(
         response = completion(answer(request, number))
         found.append(litellm(number, startTime=at, proxy_server_request=body, response=response, **more))
     return found
+
+
+def stored(record: dict[str, Any]) -> dict[str, Any]:
+    """The same request as a stored completion of OpenAI's, which knows no price."""
+    at = datetime.datetime.fromisoformat(record["startTime"])
+    return record["response"] | {
+        "created": int(at.timestamp()),
+        "messages": record["proxy_server_request"]["messages"],
+    }
+
+
+def of_helicone(record: dict[str, Any]) -> dict[str, Any]:
+    """The same request as Helicone exports it."""
+    told = {"request_created_at": record["startTime"], "request_body": record["proxy_server_request"]}
+    return helicone(**told, response_body=record["response"])
 
 
 def write(path: Path, lines: Sequence[dict[str, Any] | str]) -> Path:

@@ -7,7 +7,7 @@ from alembic.config import Config
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.ledger.recount import differences, kept
+from bench.ledger.recount import differences, kept, total_differences
 from ledger import feedback, migrations, schema
 from ledger import overview_figures as figures
 from ledger.overview_figures import DIMENSIONS, Span
@@ -63,6 +63,19 @@ def test_the_rollups_are_a_recount_whatever_comes_late_or_twice_and_is_corrected
             insert_records(store, todo[:size])
             todo = todo[size:]
         assert differences(store, *EVERYTHING) == []
+        assert total_differences(store) == []
+
+
+def test_the_totals_tell_which_table_is_out_by_one(store):
+    insert_records(store, [row("a", cost_nano=5), row("b", route="student", created_at=2 * DAY_MS, cost_nano=7)])
+    assert total_differences(store) == []
+    by = schema.usage_rollups
+    with store.write() as connection:
+        connection.execute(
+            sa.update(by).where(by.c.step_ms == DAY_MS, by.c.route == "teacher").values(cost_nano=by.c.cost_nano + 1)
+        )
+    (told,) = total_differences(store)
+    assert told.startswith("usage_rollups by day: ")
 
 
 def test_a_correction_changes_no_sum(store):

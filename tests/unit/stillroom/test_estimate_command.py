@@ -7,10 +7,11 @@ import socket
 
 import pytest
 
-from tests.unit.distill.desk_logs import desk, records, write
+from tests.unit.distill.desk_logs import desk, of_helicone, records, stored, write
 from tests.unit.distill.test_report_page import Tags
 
 REQUESTS = desk(700)
+PRICED = ("--price-input", "100", "--price-output", "100", "--student-cost", "0.0001")
 
 
 @pytest.fixture
@@ -40,13 +41,31 @@ def test_the_page_holds_nothing_of_what_was_said_and_asks_no_other_host(run, log
     assert "http" not in text.replace("http://www.w3.org/2000/svg", "")
 
 
-def test_nothing_leaves_the_machine(run, log, monkeypatch):
-    def refuse(*_anything):
-        raise AssertionError("a connection was asked for")
+class Refused(socket.socket):
+    """Stands for a network that must not be touched: a socket of it fails as soon as it is made."""
 
-    monkeypatch.setattr(socket.socket, "connect", refuse)
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    assert run("estimate", str(log), "--json")[0] == 0
+    def __init__(self, *_anything):
+        raise AssertionError("a socket was opened")
+
+
+@pytest.mark.parametrize(
+    ("exported", "form"), [(dict, "litellm"), (of_helicone, "helicone"), (stored, "stored-completions")]
+)
+def test_of_any_gateways_export_figures_have_intervals_and_no_socket_is_opened(
+    run, tmp_path, monkeypatch, exported, form
+):
+    path = write(tmp_path / "a.jsonl", [exported(record) for record in records(REQUESTS)])
+    monkeypatch.setattr(socket, "socket", Refused)
+    monkeypatch.setattr(socket, "getaddrinfo", Refused)
+    status, out, _ = run("estimate", str(path), "--target", "0.9", "--json", *PRICED)
+    found = json.loads(out)
+    assert status == 0
+    assert found["inventory"]["formats"] == {form: 700}
+    point, first = found["curve"][-1], found["money"]["accountings"][0]
+    assert 0 < point["ends"][0] < point["moved"] < point["ends"][1] < 1
+    assert first["saving_ends"][0] < first["saving"] < first["saving_ends"][1]
+    assert found["agreement_ends"][0] <= point["agreement"] <= found["agreement_ends"][1]
+    assert all(part["ends"][0] <= part["moved"] <= part["ends"][1] for part in found["forms"])
 
 
 def test_a_program_gets_all_of_it_as_json_from_a_gzipped_log(run, log, tmp_path):

@@ -85,3 +85,20 @@ def test_what_is_to_be_erased_is_named_once(stillroom, ledger, named):
 def test_a_conversation_that_is_not_there_is_a_failure(stillroom, ledger):
     status, _, err = stillroom("ledger", "erase", "--conversation", "x")
     assert (status, "there is no content of a request or conversation 'x'" in err) == (1, True)
+
+
+def test_what_was_kept_is_exported_to_a_file_or_to_standard_output(stillroom, ledger, tmp_path):
+    content = Content(messages=[{"role": "user", "content": "Where is my card?"}], answer="In the post.")
+    insert_records(ledger, [row("a", content=content, finish_reason="stop")])
+    status, out, err = stillroom("ledger", "export", "--format", "openai-chat")
+    assert (status, err) == (0, "exported 1 requests\n")
+    assert json.loads(out)["messages"][-1] == {"role": "assistant", "content": "In the post."}
+    assert stillroom("ledger", "export", "--output", str(tmp_path / "all.jsonl"))[0] == 0
+    assert json.loads((tmp_path / "all.jsonl").read_text())["id"] == "a"
+    assert stillroom("ledger", "export", "--until", "2001-01-01", "--output", str(tmp_path / "old.jsonl"))[0] == 0
+
+
+def test_an_export_since_a_time_that_is_none_is_a_usage_error(stillroom, ledger):
+    status, out, err = stillroom("ledger", "export", "--since", "lately")
+    assert (status, out) == (2, "")
+    assert "lately" in err
