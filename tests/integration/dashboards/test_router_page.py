@@ -10,10 +10,12 @@ import time
 import pytest
 
 from gateway.budgets import Budgets
+from gateway.elsewhere import Elsewhere
 from gateway.live import Live
 from ledger import audit, releases
 from ledger.records import NANO
 from ledger.spending import SpendReader
+from serving.settings import StudentSettings
 from tests.gateway_fixtures import EASY, RELEASE, SURE, go_live, running_world
 from tests.integration.dashboards.routed import DAYS, ROWS, infeasible, priced, second_release, with_traffic
 from tests.integration.dashboards.test_distillation_pages import confirmations, text_of
@@ -152,7 +154,12 @@ def test_a_release_that_promises_nothing_takes_thresholds_only_without_a_guarant
 
 
 def test_another_gateway_process_decides_by_them_at_its_next_look(routed, tmp_path):
-    other = Live(routed.store, "http://127.0.0.1:1/v1", Budgets(SpendReader(routed.store)), tmp_path / "cache")
+    other = Live(
+        routed.store,
+        Elsewhere(StudentSettings(base_url="http://127.0.0.1:1/v1")),
+        Budgets(SpendReader(routed.store)),
+        tmp_path / "cache",
+    )
     before = other.load().release
     ask(routed, "PUT", STRICTER)
     after = other.load().release

@@ -99,6 +99,7 @@ def test_the_students_servers_are_asked_where_the_service_is_and_by_gateways_and
     services = [each for each in rendered(VLLM) if each["kind"] == "Service"]
     (student,) = (each for each in services if each["metadata"]["name"] == "demo-student")
     assert student["spec"]["ports"][0]["port"] == 8000
+    assert student["spec"]["clusterIP"] == "None", "its name has every pod's address"
     policies = {each["metadata"]["name"]: each["spec"] for each in rendered(VLLM) if each["kind"] == "NetworkPolicy"}
     let_in = policies["demo-student"]["ingress"][0]["from"]
     components = {each["podSelector"]["matchLabels"]["app.kubernetes.io/component"] for each in let_in}

@@ -8,17 +8,19 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from gateway.budgets import Budgets
+from gateway.elsewhere import Elsewhere
 from gateway.ledger_metrics import LedgerMetrics
 from gateway.live import Live, Snapshot
 from ledger import events, jobs, keys, labels, outbox
 from ledger.spending import SpendReader
 from ledger.store import now_ms, open_store, sqlite_url
+from serving.settings import StudentSettings
 
 
 def made(home: Path) -> tuple[LedgerMetrics, CollectorRegistry, Live]:
     store = open_store(sqlite_url(home))
     budgets, registry = Budgets(SpendReader(store)), CollectorRegistry()
-    live = Live(store, None, budgets, home / "cache")
+    live = Live(store, Elsewhere(StudentSettings()), budgets, home / "cache")
     return LedgerMetrics(store, live, budgets, registry), registry, live
 
 

@@ -149,6 +149,22 @@ REFUSED = {
         "[gateway]\ntotal_timeout_seconds = 0",
         "gateway.total_timeout_seconds = 0.0: must be between 0.01 and 86400",
     ),
+    "further students of none": (
+        '[student]\nmore_base_urls = ["http://a/v1"]',
+        "student.more_base_urls needs student.base_url, which is unset",
+    ),
+    "a further student's address that is none": (
+        '[student]\nbase_url = "http://a/v1"\nmore_base_urls = ["b"]',
+        "student.more_base_urls[0] = 'b': must be a URL",
+    ),
+    "names to look up where there are none": (
+        "[student]\ndiscover = true",
+        "student.discover needs student.base_url, which is unset",
+    ),
+    "certificates of addresses": (
+        '[student]\nbase_url = "https://a/v1"\ndiscover = true',
+        "student.discover takes http only, not 'https://a/v1'",
+    ),
     "a student's address that is none": ('[student]\nbase_url = "http://[::1"', "student.base_url = 'http://[::1'"),
     "a home that is no path": ('home = "a\\u0000b"', "home = 'a\\x00b': must be the path of a folder"),
     "a home of nobody": ('home = "~nobody-of-this-name"', "home = '~nobody-of-this-name': must be the path"),

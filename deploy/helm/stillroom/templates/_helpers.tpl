@@ -53,6 +53,7 @@ env:
   - {name: STILLROOM_GATEWAY__HOST, value: 0.0.0.0}
 {{- if eq .Values.topology "vllm" }}
   - {name: STILLROOM_STUDENT__BASE_URL, value: "http://{{ include "stillroom.name" . }}-student:8000/v1"}
+  - {name: STILLROOM_STUDENT__DISCOVER, value: "true"}
 {{- else if eq .Values.topology "external" }}
   - {name: STILLROOM_STUDENT__BASE_URL, value: {{ .Values.student.url | quote }}}
 {{- end }}
