@@ -5,15 +5,14 @@ copy is taken from the store only where the release's own folder is not on this 
 """
 
 import contextlib
-import importlib
 import shutil
 import tempfile
-from collections.abc import Generator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from ledger.artifacts import MANIFEST, ArtifactError, verify_part
 from ledger.releases import Release
+from ledger.remote import opened, saying, size_of
 
 __all__ = ("ARTIFACT", "delete", "local_part", "push")
 
@@ -27,27 +26,29 @@ def push(folder: Path, base_url: str) -> str:
     Returns the copy's URL. Raises `ArtifactError` where that cannot be, or where less arrived than was sent.
     """
     url = f"{base_url.rstrip('/')}/{folder.name}"
-    store, root = _opened(url)
+    store, root = opened(url)
     files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     # whoever finds the manifest finds the rest
     files.sort(key=lambda path: path == folder / MANIFEST)
-    with _said(url):
+    with saying(url):
         for path in files:
             target = f"{root}/{path.relative_to(folder).as_posix()}"
             size = path.stat().st_size
-            if path.parent != folder and _size(store, target) == size:
+            if path.parent != folder and size_of(store, target) == size:
                 continue
             store.makedirs(target.rpartition("/")[0], exist_ok=True)
             store.put_file(str(path), target)
-            if _size(store, target) != size:
-                raise ArtifactError(f"{target} is not whole after its upload: {_size(store, target)} of {size} bytes")
+            if size_of(store, target) != size:
+                raise ArtifactError(
+                    f"{target} is not whole after its upload: {size_of(store, target)} of {size} bytes"
+                )
     return url
 
 
 def delete(url: str) -> None:
     """Delete a release's copy. Raises `ArtifactError` where that cannot be; one that is gone is no error."""
-    store, root = _opened(url)
-    with _said(url), contextlib.suppress(FileNotFoundError):
+    store, root = opened(url)
+    with saying(url), contextlib.suppress(FileNotFoundError):
         store.rm(root, recursive=True)
 
 
@@ -68,11 +69,11 @@ def local_part(release: Release, part: str, cache: Path) -> Path:
 
 def _fetch(url: str, part: str, content_hash: str, target: Path) -> None:
     """The manifest and one part, verified, then named."""
-    store, root = _opened(url)
+    store, root = opened(url)
     target.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
-        with _said(url):
+        with saying(url):
             if store.exists(f"{root}/{MANIFEST}"):
                 store.get_file(f"{root}/{MANIFEST}", str(unfinished / MANIFEST))
             for found in sorted(store.find(f"{root}/{part}")):
@@ -92,29 +93,3 @@ def _inside(folder: Path, name: str) -> Path:
     if not path.resolve().is_relative_to(folder.resolve()):
         raise ArtifactError(f"the store names a file outside of the release: {name}")
     return path
-
-
-def _opened(url: str) -> tuple[Any, str]:
-    # by name: the gateway loads it only where a release has a URL
-    try:
-        fsspec: Any = importlib.import_module("fsspec")
-        store, root = fsspec.core.url_to_fs(url)
-    except (ImportError, ValueError) as error:
-        raise ArtifactError(f"{url} cannot be opened: {error}") from error
-    return store, str(root).rstrip("/")
-
-
-def _size(store: Any, path: str) -> int | None:
-    try:
-        return int(store.size(path))
-    except FileNotFoundError:
-        return None
-
-
-@contextlib.contextmanager
-def _said(url: str) -> Generator[None]:
-    """A store's fault as `ArtifactError`: fsspec's stores translate their own into ``OSError``."""
-    try:
-        yield
-    except (OSError, RuntimeError) as error:
-        raise ArtifactError(f"{url} cannot be used: {error}") from error

@@ -15,6 +15,7 @@ from ledger.rollups import DAY_MS
 from ledger.store import now_ms
 from stillroom.commands import ledger_content
 from stillroom.commands.common import as_json, ledger_of, show_rows, when
+from stillroom.commands.ledger_archive import archive
 from stillroom.commands.ledger_export import export_
 from stillroom.commands.ledger_migrate import migrate
 
@@ -103,5 +104,5 @@ def expire(context: click.Context, days: float) -> None:
     click.echo(f"deleted the content of {deleted} requests" + (f", and {responses} responses" if responses else ""))
 
 
-for command in (*ledger_content.commands, export_, migrate):
+for command in (*ledger_content.commands, archive, export_, migrate):
     group.add_command(command)
