@@ -5,6 +5,7 @@ begun again, it goes on from there. A table that is not the same at the end was 
 """
 
 import hashlib
+import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -99,10 +100,7 @@ def _copy(reading: sa.Connection, target: Store, table: sa.Table, total: int, sa
     with target.read() as connection:
         last, done = _last(connection, table), _count(connection, table)
     say(table.name, done, total)
-    while True:
-        rows = _batch(reading, table, last)
-        if not rows:
-            return
+    for rows in _batches(reading, _behind(reading, table, last), table):
         try:
             with target.write(None) as connection:
                 # a batch may have been committed as its confirmation was lost
@@ -110,20 +108,29 @@ def _copy(reading: sa.Connection, target: Store, table: sa.Table, total: int, sa
                 connection.execute(insert, [_mended(table, row)[0] for row in rows])
         except DataError as error:
             raise MoveError(f"{table.name}: {str(error.orig).splitlines()[0]}") from error
-        last = tuple(rows[-1][column.name] for column in table.primary_key)
         done += len(rows)
         say(table.name, done, total)
 
 
-def _batch(connection: sa.Connection, table: sa.Table, last: tuple[Any, ...] | None) -> list[Mapping[str, Any]]:
+def _behind(connection: sa.Connection, table: sa.Table, last: tuple[Any, ...] | None) -> sa.Select[Any]:
+    """The rows after the last one that was moved, in order."""
     key = _by_bytes(connection, table)
+    statement = sa.select(table).order_by(*key)
+    if last is None:
+        return statement
+    after = [sa.literal(value, column.type) for value, column in zip(last, table.primary_key, strict=True)]
+    return statement.where(sa.tuple_(*key) > sa.tuple_(*after))
+
+
+def _batches(connection: sa.Connection, statement: sa.Select[Any], table: sa.Table) -> Iterator[list[dict[str, Any]]]:
+    """What is read, as it comes: no index of PostgreSQL has SQLite's order, so that asked for batch after batch it
+    would sort the table each time.
+    """
     has_bodies = any(isinstance(column.type, sa.LargeBinary) for column in table.columns)
-    statement = sa.select(table).order_by(*key).limit(BATCH_OF_BODIES if has_bodies else BATCH)
-    if last is not None:
-        columns = list(table.primary_key)
-        after = [sa.literal(value, column.type) for value, column in zip(last, columns, strict=True)]
-        statement = statement.where(sa.tuple_(*key) > sa.tuple_(*after))
-    return [dict(row) for row in connection.execute(statement).mappings()]
+    streamed = {"yield_per": BATCH_OF_BODIES if has_bodies else BATCH}
+    with connection.execute(statement, execution_options=streamed) as found:
+        for rows in found.mappings().partitions():
+            yield [dict(row) for row in rows]
 
 
 def _last(connection: sa.Connection, table: sa.Table) -> tuple[Any, ...] | None:
@@ -146,19 +153,12 @@ def _by_bytes(connection: sa.Connection, table: sa.Table) -> list[sa.ColumnEleme
 def _digest(connection: sa.Connection, table: sa.Table) -> tuple[str, int]:
     """Of all rows in whatever order, and how many had to be mended: the sum of the rows' hashes."""
     total = mended = 0
-    for row in _rows(connection, table):
+    for row in itertools.chain.from_iterable(_batches(connection, sa.select(table), table)):
         values, was_mended = _mended(table, row)
         mended += was_mended
         written = msgspec.msgpack.encode([_plain(values[column.name]) for column in table.columns])
         total += int.from_bytes(hashlib.blake2b(written, digest_size=16).digest(), "big")
     return f"{total % 2**128:032x}", mended
-
-
-def _rows(connection: sa.Connection, table: sa.Table) -> Iterator[Mapping[str, Any]]:
-    last: tuple[Any, ...] | None = None
-    while rows := _batch(connection, table, last):
-        yield from rows
-        last = tuple(rows[-1][column.name] for column in table.primary_key)
 
 
 def _plain(value: Any) -> Any:
