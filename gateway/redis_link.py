@@ -177,6 +177,8 @@ class RedisLink:
             raise TimeoutError(f"no answer in {WAIT_S} s")
         finally:
             sent.cancel()
+            # of one that is given up nobody wants to know how it ends
+            sent.add_done_callback(_passed_over)
 
     async def _listen(self, client: "Redis") -> None:
         async with client.pubsub() as heard:
@@ -184,6 +186,11 @@ class RedisLink:
             while True:
                 if await heard.get_message(ignore_subscribe_messages=True, timeout=60.0) is not None:
                     self.talk.changed()
+
+
+def _passed_over(task: "asyncio.Future[Any]") -> None:
+    if not task.cancelled():
+        _ = task.exception()
 
 
 def _first_line(errors: ExceptionGroup) -> str:

@@ -68,6 +68,12 @@ class RedisServer:
 
         return opened()
 
+    @property
+    def pid(self) -> int:
+        """Of its process."""
+        assert self._process is not None
+        return self._process.pid
+
     def stop(self) -> None:
         """As if it were killed."""
         assert self._process is not None
