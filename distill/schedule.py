@@ -1,9 +1,14 @@
-"""Times at which jobs may or should start, in UTC: ``every 7d``, ``daily at 03:00``, ``sat,sun 22:00-06:00``."""
+"""Times at which jobs may or should start, in UTC: ``every 7d``, ``daily at 03:00``, ``sat,sun 22:00-06:00``.
+
+A schedule may also be the five fields of a crontab (`distill.cron`).
+"""
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
+
+from distill.cron import FIELDS, Cron, parse_cron
 
 __all__ = ("Schedule", "Window", "opens_at", "parse_schedule", "parse_window")
 
@@ -36,14 +41,19 @@ class Schedule:
         return (minute + -(minute + shift) % self.period) * MINUTE_MS
 
 
-def parse_schedule(text: str) -> Schedule:
+def parse_schedule(text: str) -> Schedule | Cron:
     """Raises `ValueError` for a text that is no schedule."""
+    if len(text.split()) == len(FIELDS) and not text.startswith("weekly"):
+        return parse_cron(text)
     every = EVERY.fullmatch(text)
     if every is not None and int(every[1]):
         return Schedule(int(every[1]) * (60 if every[2] == "h" else DAY))
     slot = SLOT.fullmatch(text)
     if slot is None:
-        raise ValueError(f"{text!r} is no schedule: write `every 7d`, `daily at 03:00` or `weekly on sun at 03:00`")
+        raise ValueError(
+            f"{text!r} is no schedule: write `every 7d`, `daily at 03:00`, `weekly on sun at 03:00`, or as in a "
+            "crontab `0 3 * * mon-fri`"
+        )
     minute = _minute(slot[2], slot[3], DAY - 1)
     return Schedule(DAY, minute) if slot[1] is None else Schedule(WEEK, DAYS.index(slot[1]) * DAY + minute)
 

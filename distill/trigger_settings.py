@@ -22,7 +22,8 @@ class TriggerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """When jobs start by themselves, and what holds them back. No trigger is on unless it is set."""
 
     schedule: str | None = None
-    """``every 7d`` (or ``12h``) after the last job began, ``daily at 03:00``, ``weekly on sun at 03:00``; in UTC."""
+    """``every 7d`` (or ``12h``) after the last job began, ``daily at 03:00``, ``weekly on sun at 03:00``, or the five
+    fields of a crontab, ``0 3 * * mon-fri``; in UTC."""
     new_answers: int = 0
     """So many answers of the teacher that may be trained on and are newer than the last dataset; 0 is never."""
     drift: bool = False

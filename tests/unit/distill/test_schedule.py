@@ -32,6 +32,16 @@ def clock(minute: int) -> str:
         ("weekly on sun at 03:00", "2026-11-24 15:00", "2026-11-29 03:00"),
         ("weekly on tue at 15:01", "2026-11-24 15:00", "2026-11-24 15:01"),
         ("weekly on mon at 00:00", "2026-11-29 23:59", "2026-11-30 00:00"),
+        ("0 3 * * *", "2026-11-24 03:00", "2026-11-25 03:00"),
+        ("0 3 * * mon-fri", "2026-11-27 03:00", "2026-11-30 03:00"),
+        ("30 22 * * sat-sun", "2026-11-24 15:00", "2026-11-28 22:30"),
+        ("30 22 * * 7", "2026-11-24 15:00", "2026-11-29 22:30"),
+        ("30 22 * * 0", "2026-11-24 15:00", "2026-11-29 22:30"),
+        ("*/20 8-10/2 * * *", "2026-11-24 08:40", "2026-11-24 10:00"),
+        ("5,7 0 1 jan,JUL *", "2026-11-24 15:00", "2027-01-01 00:05"),
+        ("0 0 13 * fri", "2026-11-24 15:00", "2026-11-27 00:00"),
+        ("0 0 13 * */2", "2026-11-24 15:00", "2026-12-13 00:00"),
+        ("0 0 29 2 *", "2096-03-01 00:00", "2104-02-29 00:00"),
     ],
 )
 def test_a_schedule_is_due_at_its_next_time_after_the_last_job(text: str, last: str, due: str):
@@ -55,10 +65,33 @@ def test_the_next_slot_is_the_first_such_time_of_the_calendar(last: int, minute:
     assert last < due <= last + timedelta(days=1 if day is None else 7).total_seconds() * 1000
 
 
+@given(times, st.integers(0, 23), st.sets(st.integers(0, 6), min_size=1), st.sets(st.integers(1, 12), min_size=1))
+def test_a_crontab_is_due_at_the_first_minute_that_fits(last: int, hour: int, weekdays: set[int], months: set[int]):
+    text = f"*/7 {hour} * {','.join(map(str, months))} {','.join(map(str, weekdays))}"
+    at = datetime.fromtimestamp(last // MINUTE * MINUTE / 1000, UTC) + timedelta(minutes=1)
+    while not (at.month in months and at.isoweekday() % 7 in weekdays and at.hour == hour and at.minute % 7 == 0):
+        # by hours and days, where that passes over nothing
+        step = 1 if at.hour == hour else 60 - at.minute
+        whole_days = at.hour == at.minute == 0 and not (at.month in months and at.isoweekday() % 7 in weekdays)
+        at += timedelta(minutes=1_440 if whole_days else step)
+    assert parse_schedule(text).due_at(last, 0) == round(at.timestamp() * 1000)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["60 3 * * *", "0 24 * * *", "0 3 0 * *", "0 3 32 * *", "0 3 * 13 *", "0 3 * * 8", "0 3 * * fri-tue",
+     "5/2 3 * * *", "*/0 3 * * *", "0 3 * * monday", "1- 3 * * *", ",1 3 * * *",
+     "-1 3 * * *", "0 3 30 2 *", "\u0661 3 * * *"],
+)  # fmt: skip
+def test_what_no_crontab_says_is_refused(text: str):
+    with pytest.raises(ValueError, match=r"of a crontab|there is no such day"):
+        parse_schedule(text)
+
+
 @pytest.mark.parametrize(
     "text",
     ["", "7d", "every", "every 0d", "every 7w", "every -1d", "daily at 24:00", "daily at 3:00", "daily at 03:60",
-     "weekly on sunday at 03:00", "weekly at 03:00", "Daily at 03:00", "0 3 * * *", "daily at 03:00 "],
+     "weekly on sunday at 03:00", "weekly at 03:00", "Daily at 03:00", "0 3 * *", "daily at 03:00 "],
 )  # fmt: skip
 def test_what_is_no_schedule_is_refused_with_examples_or_a_reason(text: str):
     with pytest.raises(ValueError, match=r"is no schedule: write `every 7d`|is no time of a day"):
