@@ -241,16 +241,23 @@ class BucketSampler:
     drop_last = False
 
     def __init__(
-        self, lengths: Sequence[int], batch_size: int, seed: int, window: int = 32, part: tuple[int, int] = (0, 1)
+        self,
+        lengths: Sequence[int],
+        batch_size: int,
+        seed: int,
+        window: int = 32,
+        part: tuple[int, int, int] = (0, 1, 1),
     ) -> None:
         """Order rows of these ``lengths``; so many batches as ``window`` says are sorted by length together.
 
-        ``part`` is a process and how many share each batch: it gets its part of all batches, none of them empty. What
-        is left of an epoch and has not a row for each process joins the batch before it.
+        ``part`` is a process, how many share each batch, and in how many pieces a process takes its share, one after
+        the other: whatever they are, the batches are made of the same rows. What is left of an epoch and has not a
+        row for each process joins the batch before it; else it is the last batch where there are pieces, for it may
+        have fewer.
         """
         self.batch_size = batch_size
         self.window = window
-        self._process, self._processes = part
+        self._process, self._processes, self._pieces = part
         self._lengths = lengths
         self._seed = seed
         self._epoch = 0
@@ -260,12 +267,18 @@ class BucketSampler:
         self._epoch = epoch
 
     def __len__(self) -> int:
-        """Count the batches of an epoch; the last of them may be smaller."""
+        """Count the pieces of an epoch's batches."""
         whole, left = divmod(len(self._lengths), self.batch_size)
-        return whole + (left >= self._processes or (left > 0 and whole == 0))
+        return whole * self._pieces + (self._pieces_of(left) if self._is_batch(left) else 0)
+
+    def _is_batch(self, left: int) -> bool:
+        return left >= self._processes or 0 < left == len(self._lengths)
+
+    def _pieces_of(self, rows: int) -> int:
+        return min(self._pieces, max(1, rows // self._processes))
 
     def __iter__(self) -> Iterator[list[int]]:
-        """Give the batches of the current epoch."""
+        """Give the pieces of the current epoch's batches."""
         chance = random.Random(f"{self._seed}/{self._epoch}")  # noqa: S311 - an order, not a secret
         order = list(range(len(self._lengths)))
         chance.shuffle(order)
@@ -273,7 +286,12 @@ class BucketSampler:
         for start in range(0, len(order), span):
             order[start : start + span] = sorted(order[start : start + span], key=self._lengths.__getitem__)
         batches = [order[at : at + self.batch_size] for at in range(0, len(order), self.batch_size)]
-        while len(batches) > len(self):
+        left = len(order) % self.batch_size
+        if left and not self._is_batch(left):
             batches[-2:] = [batches[-2] + batches[-1]]
+        last = [batches.pop()] if self._pieces > 1 and self._is_batch(left) else []
         chance.shuffle(batches)
-        yield from (batch[self._process :: self._processes] for batch in batches)
+        for batch in batches + last:
+            pieces = self._pieces_of(len(batch))
+            for piece in range(pieces):
+                yield batch[self._process + piece * self._processes :: self._processes * pieces]

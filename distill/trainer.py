@@ -134,13 +134,14 @@ class DistillTrainer(Trainer):
         self._packed = packed
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """Batches of similar length, in an order decided by the seed and the epoch."""
+        """Batches of similar length, in an order decided by the seed and the epoch, in pieces where so set."""
         return self._batches(self.train_dataset)
 
     def _batches(self, dataset: Any) -> DataLoader[Any]:
         rows = cast("Selected", dataset)
         window = 1 if self._packed else 32
-        size, part = self.args.train_batch_size * ranks.world(), (ranks.rank(), ranks.world())
+        pieces = self.args.gradient_accumulation_steps
+        size, part = self.args.train_batch_size * pieces * ranks.world(), (ranks.rank(), ranks.world(), pieces)
         sampler = BucketSampler(rows.lengths, size, self.args.seed, window, part)
         loader = DataLoader(cast("Dataset[Any]", rows), batch_sampler=sampler, collate_fn=self.data_collator)
         # the sampler has taken this process's part already

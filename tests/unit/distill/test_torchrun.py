@@ -183,18 +183,31 @@ def test_a_batch_that_has_no_equal_parts_is_refused():
     assert DistillSettings(engine="local", processes=3).training == TrainingSettings()
 
 
-@given(st.lists(st.integers(1, 50), min_size=4, max_size=70), st.integers(1, 4), st.integers(0, 3))
-def test_processes_have_each_batch_of_one_process_between_them(lengths: list[int], processes: int, epoch: int):
-    def batches(process: int, of: int) -> list[list[int]]:
-        sampler = BucketSampler(lengths, 8, 5, part=(process, of))
+@given(st.lists(st.integers(1, 50), min_size=8, max_size=70), st.integers(1, 4), st.integers(1, 2), st.integers(0, 3))
+def test_processes_have_each_batch_of_one_process_between_them_in_whatever_pieces(
+    lengths: list[int], processes: int, pieces: int, epoch: int
+):
+    def steps(process: int, of: int, pieces: int) -> list[list[list[int]]]:
+        sampler = BucketSampler(lengths, 8, 5, part=(process, of, pieces))
         sampler.set_epoch(epoch)
         taken = list(sampler)
         assert len(taken) == len(sampler)
-        return taken
+        assert all(taken)
+        return [taken[at : at + pieces] for at in range(0, len(taken), pieces)]
 
-    parts = [batches(process, processes) for process in range(processes)]
-    assert all(part for of_one in parts for part in of_one), "none waits for another in vain"
-    whole = [sorted(row for part in batch for row in part) for batch in zip(*parts, strict=True)]
-    assert sorted(row for batch in whole for row in batch) == list(range(len(lengths)))
+    def whole(processes: int, pieces: int) -> list[list[int]]:
+        parts = [steps(process, processes, pieces) for process in range(processes)]
+        assert len({tuple(map(len, of_one)) for of_one in parts}) == 1, "none waits for another in vain"
+        return [
+            sorted(row for of_one in step for piece in of_one for row in piece) for step in zip(*parts, strict=True)
+        ]
+
+    found = whole(processes, pieces)
+    assert sorted(row for batch in found for row in batch) == list(range(len(lengths)))
     if len(lengths) % 8 == 0 or len(lengths) % 8 >= processes:
-        assert whole == [sorted(batch) for batch in batches(0, 1)]
+        assert found == whole(1, pieces)
+        assert sorted(found) == sorted(whole(1, 1))
+
+
+def test_fewer_rows_than_pieces_are_a_piece_each():
+    assert list(BucketSampler([5, 5], 8, 0, part=(0, 1, 4))) in ([[0], [1]], [[1], [0]])
