@@ -13,7 +13,7 @@ from ledger.jobs import JobError
 from ledger.keys import KeyNameError, PolicyError, ScopeError
 from ledger.releases import ReleaseError
 from serving.weights import WeightsError
-from stillroom.commands import cost, demo, distill, estimate, keys, ledger, router, run, webhooks
+from stillroom.commands import cost, demo, distill, estimate, keys, ledger, router, run, serving, webhooks
 from stillroom.commands.common import CommandFailed
 from stillroom.settings import SettingsError
 
@@ -37,7 +37,7 @@ def cli(context: click.Context, config: Path | None) -> None:
 
 for command in (
     *run.commands, keys.group, distill.group, ledger.group, router.group, cost.group, webhooks.group, demo.command,
-    estimate.command,
+    estimate.command, serving.group,
 ):  # fmt: skip
     cli.add_command(command)
 
