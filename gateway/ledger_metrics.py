@@ -7,11 +7,12 @@ import asyncio
 from typing import Final
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client import CollectorRegistry
 from sqlalchemy.exc import SQLAlchemyError
 
 from gateway.budgets import Budgets
 from gateway.live import Live
+from gateway.metric_list import counter, gauge
 from ledger.gauges import Counts, counts
 from ledger.jobs import ACTIVE_STATES, FINAL_STATES, WAITING_STATES
 from ledger.keys import Key
@@ -38,17 +39,15 @@ class _Shown:
     """The metrics themselves, every label value there from the start."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.labels = Counter("stillroom_labels", "Labels that came", ("source",), registry=registry)
-        self.agreed = Counter("stillroom_labels_agreed", "Sum of their agreement", ("source",), registry=registry)
-        self.events = Counter("stillroom_events", "Events that came", ("kind",), registry=registry)
-        self.jobs = Gauge("stillroom_jobs", "Distillation jobs", ("state",), registry=registry)
-        self.replicas = Gauge("stillroom_replicas", "Student replicas alive", ("state",), registry=registry)
-        self.deliveries = Gauge(
-            "stillroom_webhook_deliveries", "Deliveries of webhooks", ("state",), registry=registry
-        )
-        self.over = Gauge("stillroom_keys_over_budget", "Keys whose budget is used up", registry=registry)
-        self.left = Gauge("stillroom_budget_left_least_ratio", "Least share left of a budget", registry=registry)
-        self.read_at = Gauge("stillroom_ledger_read_timestamp_seconds", "Last reading", registry=registry)
+        self.labels = counter(registry, "stillroom_labels", ("source",))
+        self.agreed = counter(registry, "stillroom_labels_agreed", ("source",))
+        self.events = counter(registry, "stillroom_events", ("kind",))
+        self.jobs = gauge(registry, "stillroom_jobs", ("state",))
+        self.replicas = gauge(registry, "stillroom_replicas", ("state",))
+        self.deliveries = gauge(registry, "stillroom_webhook_deliveries", ("state",))
+        self.over = gauge(registry, "stillroom_keys_over_budget")
+        self.left = gauge(registry, "stillroom_budget_left_least_ratio")
+        self.read_at = gauge(registry, "stillroom_ledger_read_timestamp_seconds")
         self.left.set(1)
         for source in (*SOURCES, OTHER):
             self.labels.labels(source)
@@ -83,14 +82,14 @@ class LedgerMetrics:
         self._shown.read_at.set(now / 1000)
 
     def _show(self, found: Counts) -> None:
-        for gauge, states, by in (
+        for shown, states, by in (
             (self._shown.jobs, JOB_STATES, found.jobs),
             (self._shown.replicas, REPLICA_STATES, found.replicas),
             (self._shown.deliveries, DELIVERY_STATES, found.deliveries),
         ):
             for state in states:
-                gauge.labels(state).set(by.get(state, 0))
-            gauge.labels(OTHER).set(sum(n for state, n in by.items() if state not in states))
+                shown.labels(state).set(by.get(state, 0))
+            shown.labels(OTHER).set(sum(n for state, n in by.items() if state not in states))
         for source, (count, agreed) in found.labels.items():
             name = source if source in SOURCES else OTHER
             self._shown.labels.labels(name).inc(count)

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 
+from gateway.metric_list import counter, gauge, histogram, info
 from gateway.trial import OnTrial
 from ledger.records import NANO, RequestRecord
 from router.pacing import Pacer
@@ -11,7 +12,6 @@ from router.pacing import Pacer
 __all__ = ("Metrics",)
 
 STATUS_CLASSES = tuple(f"{i}xx" for i in range(10))
-LATENCY_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,73 +33,34 @@ class Metrics:
         self.registry = registry = CollectorRegistry()
         self._kinds: dict[tuple[str, str, int], _Kind] = {}
         route = ("route",)
-        self._requests = Counter(
-            "stillroom_requests", "Requests answered", ("route", "reason", "status"), registry=registry
-        )
-        self._latency = Histogram(
-            "stillroom_request_seconds", "Time to the last byte", route, buckets=LATENCY_BUCKETS, registry=registry
-        )
-        self._first_token = Histogram(
-            "stillroom_first_token_seconds", "Time to the first byte of a stream", route,
-            buckets=LATENCY_BUCKETS, registry=registry,
-        )  # fmt: skip
-        self._tokens = Counter("stillroom_tokens", "Tokens billed", ("route", "kind"), registry=registry)
+        self._requests = counter(registry, "stillroom_requests", ("route", "reason", "status"))
+        self._latency = histogram(registry, "stillroom_request_seconds", route)
+        self._first_token = histogram(registry, "stillroom_first_token_seconds", route)
+        self._tokens = counter(registry, "stillroom_tokens", ("route", "kind"))
         self._abandoned = self._tokens.labels("student", "abandoned")
-        self._cost = Counter("stillroom_cost", "Money spent, in units of the settings", route, registry=registry)
-        self._baseline = Counter(
-            "stillroom_baseline_cost", "What the same requests cost on the teacher alone", registry=registry
-        )
+        self._cost = counter(registry, "stillroom_cost", route)
+        self._baseline = counter(registry, "stillroom_baseline_cost")
         self._count_upstreams(registry)
-        self.spool_failures = Gauge(
-            "stillroom_spool_write_failures", "Records the spool's disk refused", registry=registry
-        )
-        self.spool_bytes = Gauge("stillroom_spool_backlog_bytes", "Spool not in the store yet", registry=registry)
-        self.store_reachable = Gauge("stillroom_store_reachable", "1 while the store answers", registry=registry)
-        self.in_flight = Gauge("stillroom_in_flight_requests", "Requests being answered", registry=registry)
-        self.shared_reachable = Gauge(
-            "stillroom_shared_limits_reachable", "0 while Redis is away, 1 too where none is set", registry=registry
-        )
-        self.shared_missed = Counter(
-            "stillroom_shared_limits_missed", "Requests that one process alone has counted", registry=registry
-        )
-        self._teacher_share = Gauge(
-            "stillroom_teacher_share", "Teacher's share of about the last 1000 auto requests", registry=registry
-        )
-        self._pacing_price = Gauge(
-            "stillroom_pacing_price", "Least gain the teacher is asked for, 0 below the ceiling", ("ceiling",),
-            registry=registry,
-        )  # fmt: skip
-        self._spent_today = Gauge(
-            "stillroom_teacher_spend_today", "Teacher's cost this day, expected ones too", registry=registry
-        )
-        self.release = Info("stillroom_release", "The live release", registry=registry)
-        self._trial_share = Gauge(
-            "stillroom_canary_share", "Share of the conversations that a release is tried on, 0 for none",
-            registry=registry,
-        )  # fmt: skip
-        self._trial = Gauge(
-            "stillroom_canary", "Figures of the newest look at the release on trial", ("rule", "side"),
-            registry=registry,
-        )  # fmt: skip
+        self.spool_failures = gauge(registry, "stillroom_spool_write_failures")
+        self.spool_bytes = gauge(registry, "stillroom_spool_backlog_bytes")
+        self.store_reachable = gauge(registry, "stillroom_store_reachable")
+        self.in_flight = gauge(registry, "stillroom_in_flight_requests")
+        self.shared_reachable = gauge(registry, "stillroom_shared_limits_reachable")
+        self.shared_missed = counter(registry, "stillroom_shared_limits_missed")
+        self._teacher_share = gauge(registry, "stillroom_teacher_share")
+        self._pacing_price = gauge(registry, "stillroom_pacing_price", ("ceiling",))
+        self._spent_today = gauge(registry, "stillroom_teacher_spend_today")
+        self.release = info(registry, "stillroom_release")
+        self.release.info({"id": "none"})
+        self._trial_share = gauge(registry, "stillroom_canary_share")
+        self._trial = gauge(registry, "stillroom_canary", ("rule", "side"))
 
     def _count_upstreams(self, registry: CollectorRegistry) -> None:
-        self.upstream_errors = Counter(
-            "stillroom_upstream_errors", "Calls that failed at an upstream", ("upstream",), registry=registry
-        )
-        self.upstream_retries = Counter(
-            "stillroom_upstream_retries", "Further attempts, hedged ones too", ("upstream",), registry=registry
-        )
-        self.breaker_open = Gauge(
-            "stillroom_breaker_open", "1 while an upstream is left alone", ("upstream", "index"), registry=registry
-        )
-        self.upstream_in_flight = Gauge(
-            "stillroom_upstream_in_flight_requests", "Requests under way at an upstream", ("upstream", "index"),
-            registry=registry,
-        )  # fmt: skip
-        self.affinity_missed = Counter(
-            "stillroom_affinity_missed", "Calls that another student took than their conversation's",
-            registry=registry,
-        )  # fmt: skip
+        self.upstream_errors = counter(registry, "stillroom_upstream_errors", ("upstream",))
+        self.upstream_retries = counter(registry, "stillroom_upstream_retries", ("upstream",))
+        self.breaker_open = gauge(registry, "stillroom_breaker_open", ("upstream", "index"))
+        self.upstream_in_flight = gauge(registry, "stillroom_upstream_in_flight_requests", ("upstream", "index"))
+        self.affinity_missed = counter(registry, "stillroom_affinity_missed")
 
     def observe(self, record: RequestRecord) -> None:
         """Count one finished request."""

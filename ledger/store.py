@@ -11,13 +11,14 @@ from typing import Any, Final
 import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
+from alembic.util import CommandError
 from sqlalchemy import event
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import ArgumentError, DisconnectionError, OperationalError
+from sqlalchemy.exc import ArgumentError, DisconnectionError, OperationalError, SQLAlchemyError
 
 from ledger.server_store import Queue, server_engine, wait_turn
 
-__all__ = ("Store", "insert_into", "insert_of", "now_ms", "open_store", "sqlite_url")
+__all__ = ("NewerSchema", "Store", "insert_into", "insert_of", "now_ms", "open_store", "sqlite_url")
 
 BUSY_TIMEOUT_S = 30
 LOCKED_PAUSE_S = 0.05
@@ -30,6 +31,10 @@ READING: Final[dict[str, dict[str, Any]]] = {
 def now_ms() -> int:
     """Milliseconds since the epoch."""
     return time.time_ns() // 1_000_000
+
+
+class NewerSchema(SQLAlchemyError):
+    """A newer version has upgraded the store, which this one cannot read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +88,7 @@ def sqlite_url(home: Path) -> str:
 def open_store(url: str, on_change: Callable[[], None] | None = None) -> Store:
     """Open the store and bring its schema up to date.
 
-    Raises ``sqlalchemy.exc.SQLAlchemyError`` when the database cannot be reached.
+    Raises ``sqlalchemy.exc.SQLAlchemyError`` when the database cannot be reached, and `NewerSchema`, which is one.
     """
     parsed = sa.make_url(url)
     engine = _sqlite_engine(parsed) if parsed.get_backend_name() == "sqlite" else server_engine(parsed)
@@ -160,4 +165,9 @@ def _migrate(store: Store) -> None:
     # those that start together come one after another, however long the first one takes
     with store.write("migration") as connection:
         config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        try:
+            command.upgrade(config, "head")
+        except CommandError as error:
+            raise NewerSchema(
+                f"a newer Stillroom has upgraded it, run that one or restore a backup: {error}"
+            ) from error

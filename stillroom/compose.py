@@ -1,13 +1,11 @@
-"""Composition: from settings to the parts of each process. The only place that knows all rooms."""
+"""Composition of the gateway: from settings to its process, with the ops pages and what they ask other rooms for."""
 
 import asyncio
-import logging
 import signal
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Final
 
 import msgspec
 import structlog
@@ -19,27 +17,16 @@ from gateway.errors import exception_handlers
 from gateway.parts import GatewayConfig
 from gateway.server import Server, ignore_signals, listen, make_server, settle_process
 from gateway.webhook_endpoints import WebhookError
-from ledger.store import Store, open_store
-from stillroom.announcing import announcer
+from ledger.store import Store
 from stillroom.distilling import distilling
-from stillroom.output import unfailing
+from stillroom.parts import open_ledger
 from stillroom.settings import Settings, SettingsError, changed_settings
-
-if TYPE_CHECKING:
-    from distill.job import JobContext
-    from distill.upstreams import Upstream
-    from serving.fleet import Fleet
 
 __all__ = (
     "Reloading",
-    "build_fleet",
     "build_gateway",
-    "configure_logging",
     "gateway_config",
-    "job_context",
-    "open_ledger",
     "run_gateway",
-    "until_signalled",
 )
 
 AT_START: Final = (
@@ -68,28 +55,6 @@ AT_START: Final = (
 """What is read at the start of a process only. A gateway that asks for keys never ceases to while it listens."""
 
 log = structlog.get_logger(__name__)
-
-
-def configure_logging() -> None:
-    """One JSON line per event on standard error."""
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(unfailing(sys.stderr)),
-        cache_logger_on_first_use=True,
-    )
-
-
-def open_ledger(settings: Settings) -> Store:
-    """The store, its folder made."""
-    settings.home_path.mkdir(parents=True, exist_ok=True, mode=0o700)
-    redis_url = settings.gateway.redis_url
-    return open_store(settings.store_url, announcer(redis_url) if redis_url else None)
 
 
 def gateway_config(settings: Settings, siblings: Path | None = None) -> GatewayConfig:
@@ -167,50 +132,3 @@ class Reloading:
         self.server.configure(new.gateway)
         self._current = new
         log.info("settings_reloaded", changed=changed, need_a_restart=late)
-
-
-def build_fleet(settings: Settings, store: Store, on_change: Callable[[str, str], None]) -> "Fleet":
-    """The keeper of this machine's students."""
-    from serving.fleet import Fleet
-
-    return Fleet(store, settings.student, settings.home_path / "logs", on_change)
-
-
-def job_context(settings: Settings, store: Store, on_progress: Callable[[str, dict[str, Any]], None]) -> "JobContext":
-    """What a worker in this process brings to a job."""
-    from distill.job import JobContext
-    from distill.upstreams import Upstream
-    from distill.worker import owner_name
-
-    teacher = settings.teacher
-    return JobContext(
-        store=store,
-        home=settings.home_path,
-        distill=settings.distill,
-        student=settings.student,
-        router=settings.router,
-        teacher_price=settings.teacher.price,
-        owner=owner_name(),
-        on_progress=on_progress,
-        teacher=Upstream(teacher.base_url, teacher.model, teacher.api_key_env, teacher.price),
-        embeddings=_embeddings(settings),
-        terms_allow_training=teacher.terms_allow_training,
-    )
-
-
-def _embeddings(settings: Settings) -> "Upstream | None":
-    from distill.upstreams import Upstream
-
-    embeddings = settings.embeddings
-    if embeddings.base_url is None:
-        return None
-    return Upstream(embeddings.base_url, embeddings.model, embeddings.api_key_env, embeddings.price)
-
-
-def until_signalled() -> asyncio.Event:
-    """An event that SIGTERM and SIGINT set. Call it in the running loop."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    return stop

@@ -1,9 +1,10 @@
-"""Writes docs/reference/ from the code: the commands, the API, its headers and error codes, the licences.
+"""Writes docs/reference/ from the code: the commands, the API, its headers and error codes, metrics, licences.
 
 ``python tools/reference.py`` writes, ``--check`` only says which pages are out of date (status 1).
 """
 
 import argparse
+import contextlib
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -29,6 +30,12 @@ API: Final = """\
 Below `/v1` requests and answers are OpenAI's, unknown fields pass through, and errors have OpenAI's shape everywhere
 ([codes](errors.md)). Schemas of all bodies are in `/openapi.json` of a running gateway. A key is sent as
 `Authorization: Bearer`; its scope is `inference`, `read` or `admin`.
+
+"""
+METRICS: Final = """\
+# Metrics
+
+Of `GET /metrics`, by name. How they are read, and what is added up over processes, is [another page](../metrics.md).
 
 """
 HEADERS: Final = """\
@@ -124,14 +131,9 @@ def _meaning(option: click.Option) -> str:
 def api_page() -> str:
     """Every path with its scope, parameters and meaning, from the OpenAPI document."""
     from gateway.openapi import document  # noqa: PLC0415 as above
-    from ledger.store import open_store, sqlite_url  # noqa: PLC0415 as above
-    from stillroom.compose import build_gateway  # noqa: PLC0415 as above
-    from stillroom.settings import Settings  # noqa: PLC0415 as above
 
-    with tempfile.TemporaryDirectory() as home:
-        store = open_store(sqlite_url(Path(home)))
-        paths = document(build_gateway(Settings(home=home), store))["paths"]
-        store.close()
+    with _gateway() as app:
+        paths = document(app)["paths"]
     operations = [
         (method.upper(), path, methods[method])
         for path, methods in sorted(paths.items())
@@ -140,6 +142,36 @@ def api_page() -> str:
     rows = [(f"`{method} {path}`", _scope(operation), operation["summary"]) for method, path, operation in operations]
     details = "\n".join(_operation(*operation) for operation in operations if _queries(operation[2]))
     return f"{API}{_table(('request', 'scope', 'meaning'), rows)}\n{details}"
+
+
+@contextlib.contextmanager
+def _gateway() -> Iterator[Any]:
+    """The application with every setting at its default."""
+    from ledger.store import open_store, sqlite_url  # noqa: PLC0415 as above
+    from stillroom.compose import build_gateway  # noqa: PLC0415 as above
+    from stillroom.settings import Settings  # noqa: PLC0415 as above
+
+    with tempfile.TemporaryDirectory() as home:
+        store = open_store(sqlite_url(Path(home)))
+        yield build_gateway(Settings(home=home), store)
+        store.close()
+
+
+def metrics_page() -> str:
+    """Every metric with its labels, as `/metrics` names it."""
+    with _gateway() as app:
+        registry = app.state.metrics.registry
+        # the registry tells labels of what was counted only, and a gateway that was just made has counted nothing
+        rows = [_metric(collector) for collector in registry._collector_to_names]  # noqa: SLF001
+    return METRICS + _table(("metric", "type", "labels", "meaning"), sorted(rows))
+
+
+def _metric(collector: Any) -> Row:
+    (family,) = collector.collect()
+    labels = collector._labelnames or {name for sample in family.samples for name in sample.labels} - {"le"}  # noqa: SLF001
+    suffix = {"counter": "_total", "info": "_info"}.get(family.type, "")
+    kind = "gauge" if family.type == "info" else family.type
+    return f"`{family.name}{suffix}`", kind, ", ".join(f"`{label}`" for label in labels), family.documentation
 
 
 def _scope(operation: Mapping[str, Any]) -> str:
@@ -206,6 +238,7 @@ PAGES: Final[dict[str, Callable[[], str]]] = {
     "api.md": api_page,
     "headers.md": headers_page,
     "errors.md": errors_page,
+    "metrics.md": metrics_page,
     "licences.md": licences_page,
 }
 

@@ -9,10 +9,10 @@ from collections import OrderedDict
 from typing import Any, Final
 
 import structlog
-from prometheus_client import Counter
 from sqlalchemy.exc import SQLAlchemyError
 
 from gateway.errors import Unavailable
+from gateway.metric_list import counter
 from gateway.metrics import Metrics
 from ledger import responses
 from ledger.responses import StoredResponse
@@ -40,14 +40,8 @@ class ResponseKeeper:
         self._unsaved_bytes = 0
         self._some = asyncio.Event()
         self._writing = asyncio.Lock()
-        self._lost = Counter(
-            "stillroom_responses_lost", "Responses let go before the store took them", registry=metrics.registry
-        )
-        self._failures = Counter(
-            "stillroom_response_save_failures",
-            "Writes of responses that the store refused",
-            registry=metrics.registry,
-        )
+        self._lost = counter(metrics.registry, "stillroom_responses_lost")
+        self._failures = counter(metrics.registry, "stillroom_response_save_failures")
 
     def keep(self, response: StoredResponse) -> None:
         """Hold a response, and have it saved. Never waits, never fails."""

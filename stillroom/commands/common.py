@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ledger.store import Store
-from stillroom.compose import open_ledger
+from stillroom.parts import open_ledger
 from stillroom.settings import Settings, load_settings
 
 __all__ = ("CommandFailed", "actor", "as_json", "ledger_of", "settings_of", "show_rows", "when")

@@ -137,7 +137,7 @@ def _asked(settings: Settings, options: dict[str, Any]) -> dict[str, Any]:
 async def _run_or_follow(settings: Settings, store: Store, job: Job, progress: JobProgress) -> None:
     from distill.worker import run_claimed
     from serving.fleet import keeper_alive
-    from stillroom.compose import build_fleet, job_context
+    from stillroom.parts import build_fleet, job_context
 
     context = job_context(settings, store, progress)
     claimed = jobs.claim(store, context.owner, job.id)

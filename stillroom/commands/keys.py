@@ -6,7 +6,6 @@ from typing import Any, Final, TypeVar
 import msgspec
 import rich_click as click
 
-from gateway.keys_api import spend_of
 from ledger import keys
 from ledger.keys import Key
 from ledger.policies import FIELDS, expiry, policy_of
@@ -91,6 +90,8 @@ def show(context: click.Context, id_or_name: str, as_json: bool) -> None:
     """A key's policy, and what it spent today and this month (UTC)."""
     store = ledger_of(context)
     key = keys.get(store, id_or_name)
+    from gateway.keys_api import spend_of
+
     spend = spend_of(store, key)
     if as_json:
         _print({"key": key, "spend": spend})

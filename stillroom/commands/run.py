@@ -8,16 +8,8 @@ from typing import Any
 
 import rich_click as click
 
-from gateway.server import listen
 from stillroom.commands.common import CommandFailed, settings_of
-from stillroom.compose import (
-    build_fleet,
-    configure_logging,
-    job_context,
-    open_ledger,
-    run_gateway,
-    until_signalled,
-)
+from stillroom.parts import build_fleet, configure_logging, job_context, open_ledger, until_signalled
 
 __all__ = ("commands",)
 
@@ -59,8 +51,11 @@ def gateway(context: click.Context, siblings: Path | None) -> None:
     configure_logging()
     workers = settings.gateway.workers
     if workers == 1 or siblings is not None:
+        from stillroom.compose import run_gateway
+
         run_gateway(settings, lambda: settings_of(context), siblings)
         return
+    from gateway.server import listen
     from stillroom.up import run_workers
 
     open_ledger(settings).close()

@@ -10,6 +10,7 @@ import pytest
 
 from gateway.error_codes import CODES, Code
 from gateway.header_list import ANSWERED, PASSED_ON, SENT
+from gateway.metric_list import MEANINGS
 from stillroom.cli import cli
 from tools import reference
 
@@ -18,6 +19,7 @@ COMMANDS = dict(reference.commands(cli, "stillroom"))
 OF_OURS = re.compile(
     r"(x|webhook)-[a-z-]+[a-z]|request-id|idempotency-key|retry-after|traceparent|tracestate|openai-[a-z-]+"
 )
+METRIC, SUFFIX = re.compile(r"stillroom_[a-z_]+"), re.compile(r"_(total|info|created|bucket|count|sum)$")
 BUILT = re.compile(r"x-ratelimit-")
 """Names that are put together, so that no literal has them whole."""
 
@@ -44,19 +46,25 @@ def test_every_command_and_each_of_its_options_says_what_it_does(path: str):
 
 def test_every_header_of_the_code_has_its_meaning_and_no_other_is_told_of():
     listed = SENT.keys() | PASSED_ON.keys() | ANSWERED.keys()
-    found = set().union(*map(literals, (ROOT / "gateway").rglob("*.py")))
+    found = literals("header_list.py", OF_OURS)
     assert found - listed == set(), "a header of gateway/ that gateway/header_list.py does not explain"
     assert {name for name in listed - found if not BUILT.match(name)} <= {"authorization"}, (
         "told of, and not in gateway/"
     )
 
 
-def literals(path: Path) -> set[str]:
-    if path.name == "header_list.py":
-        return set()
-    values = {node.value for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Constant)}
+def literals(without: str, pattern: re.Pattern[str]) -> set[str]:
+    """Texts of the gateway's code, without the list of them, that are such names."""
+    files = [path for path in (ROOT / "gateway").rglob("*.py") if path.name != without]
+    nodes = [node for path in files for node in ast.walk(ast.parse(path.read_text("utf-8")))]
+    values = {node.value for node in nodes if isinstance(node, ast.Constant)}
     words = {value.decode("latin-1") if isinstance(value, bytes) else value for value in values}
-    return {word for word in words if isinstance(word, str) and OF_OURS.fullmatch(word)}
+    return {word for word in words if isinstance(word, str) and pattern.fullmatch(word)}
+
+
+def test_every_metric_of_the_code_has_its_meaning_and_no_other_is_told_of():
+    found = {SUFFIX.sub("", name) for name in literals("metric_list.py", METRIC)}
+    assert found - {"stillroom_session"} == MEANINGS.keys()  # the cookie of the pages
 
 
 def test_every_code_of_an_error_has_its_status_and_meaning():

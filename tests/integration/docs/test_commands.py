@@ -38,10 +38,14 @@ HELD = {
     r"stillroom estimate ": "reads logs of yours; its own tests have some",
     r"stillroom webhooks (test|retry)": "posts to a receiver elsewhere",
     r"createdb |stillroom ledger migrate": "needs a PostgreSQL server, as the tests of the ledger have",
+    r"(docker|helm|kubectl|pg_dump|pg_restore) ": "needs a container engine or a cluster: see test_kubernetes.py",
     r"\. \.venv/bin/activate": "changes the shell that it is typed in",
 }
 """What is not run here, as patterns of the command's beginning, and why."""
-KNOWN = {".", "cat", "createdb", "curl", "export", "make", "pip", "python", "stillroom"}
+KNOWN = {
+    ".", "cat", "createdb", "curl", "docker", "export", "helm", "kubectl", "make", "pg_dump", "pg_restore", "pip",
+    "python", "stillroom",
+}  # fmt: skip
 PLACEHOLDER = re.compile(r"[A-Z_]{2,}(\.\.\.)?|N|\.\.\.|\[.*\]?|\|.*")
 COMMANDS = commands()
 MAKEFILE = (ROOT / "Makefile").read_text("utf-8")

@@ -21,7 +21,7 @@ from tests.scripted_upstream import Script
 ROOT = Path(__file__).parents[3]
 RULES = ROOT / "dashboards/prometheus/stillroom.rules.yml"
 BOARD: dict[str, Any] = json.loads((ROOT / "dashboards/grafana/stillroom.json").read_text())
-PAGE = (ROOT / "docs/metrics.md").read_text()
+PAGE = (ROOT / "docs/reference/metrics.md").read_text()
 EXPRESSIONS = sorted({target["expr"] for panel in BOARD["panels"] for target in panel["targets"]})
 promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="no promtool")
 

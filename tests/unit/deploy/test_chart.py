@@ -111,7 +111,7 @@ def test_gateways_are_scaled_by_a_metric_that_they_have():
     scaler = one(VLLM, "HorizontalPodAutoscaler")["spec"]
     pod = scaler["metrics"][0]["pods"]
     assert pod["target"]["averageValue"] == "64"
-    assert f"`{pod['metric']['name']}`" in (ROOT / "docs/metrics.md").read_text()
+    assert f"`{pod['metric']['name']}`" in (ROOT / "docs/reference/metrics.md").read_text()
     assert "replicas" not in one(VLLM | {"worker": {"enabled": False}}, "HorizontalPodAutoscaler")["spec"]
     target = scaler["scaleTargetRef"]
     (gateway,) = (

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -89,7 +90,7 @@ def test_what_the_image_asks_of_the_gateways_health_is_answered(composed_gateway
 @pytest.fixture
 def composed_gateway(tmp_path: Path):
     """The image's command line, with the environment of `compose.yaml`, without a container."""
-    environment = {name: plain(text) for name, text in COMPOSE["services"]["gateway"]["environment"].items()}
+    environment = given(COMPOSE["services"]["gateway"])
     command = [sys.executable, "-c", "from stillroom.cli import main; main()", "gateway"]
     port = free_port()
     ours = {"STILLROOM_HOME": str(tmp_path), "STILLROOM_GATEWAY__PORT": str(port)}
@@ -112,6 +113,11 @@ def answers(url: str) -> bool:
         return False
 
 
+def given(service: dict[str, Any]) -> dict[str, str]:
+    """Its environment where the shell has nothing of it: a name alone is then left out."""
+    return {name: plain(text) for name, text in service["environment"].items() if text is not None}
+
+
 def plain(text: str) -> str:
     """Compose's ``${NAME:-default}`` where no variable is set."""
     return re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", text)
@@ -123,7 +129,7 @@ def test_a_service_of_ours_has_a_command_and_an_environment_that_are_taken(name:
     assert service["build"]["target"] == OURS[name]
     (command,) = service.get("command", ["gateway"])
     assert command in cli.commands
-    settings = load_settings(None, {key: plain(value) for key, value in service["environment"].items()})
+    settings = load_settings(None, given(service))
     assert settings.teacher.base_url == "https://api.openai.com/v1"
     assert settings.teacher.api_key_env in service["environment"]
     assert service["read_only"] is True
@@ -135,6 +141,21 @@ def test_who_asks_the_students_shares_the_gateways_network_since_they_listen_on_
     for name in ("serve", "worker"):
         assert COMPOSE["services"][name]["network_mode"] == "service:gateway"
         assert "ports" not in COMPOSE["services"][name]
+
+
+def test_the_profile_of_postgresql_and_redis_is_what_the_page_has_the_shell_name():
+    services = COMPOSE["services"]
+    page = (ROOT / "docs/how-to/deploy.md").read_text()
+    named = dict(re.findall(r"export (STILLROOM_\w+)=\"?([^\s\"]+)", page))
+    assert named.keys() == {name for name, text in services["gateway"]["environment"].items() if text is None}
+    settings = load_settings(None, given(services["gateway"]) | named)
+    store, redis = urlsplit(settings.store.url), urlsplit(settings.gateway.redis_url)
+    asked = services["postgres"]["environment"]
+    assert (store.scheme, store.hostname, store.port) == ("postgresql", "postgres", 5432)
+    assert (store.username, store.path) == (asked["POSTGRES_USER"], f"/{asked['POSTGRES_DB']}")
+    assert (redis.hostname, redis.port) == ("redis", 6379)
+    profiles = {name for name, service in services.items() if "scale-out" in service.get("profiles", ())}
+    assert profiles == {"postgres", "redis"}
 
 
 def test_every_file_that_a_service_mounts_is_there():

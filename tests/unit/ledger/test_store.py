@@ -17,7 +17,7 @@ from alembic.migration import MigrationContext
 
 from ledger import keys, leases, migrations, schema
 from ledger.requests import count, insert_records
-from ledger.store import open_store, sqlite_url
+from ledger.store import NewerSchema, open_store, sqlite_url
 from tests.postgres_server import postgres_store
 from tests.unit.ledger.rows import row
 
@@ -65,6 +65,15 @@ def test_opening_again_keeps_what_is_there(tmp_path):
     assert count(second) == 1
     first.close()
     second.close()
+
+
+def test_an_older_version_refuses_what_a_newer_one_has_upgraded_and_leaves_it_alone(store):
+    with store.write() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(NewerSchema, match=r"a newer Stillroom has upgraded it.*'9999'"):
+        open_store(store.engine.url.render_as_string(hide_password=False))
+    with store.read() as connection:
+        assert connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar_one() == "9999"
 
 
 def test_a_write_that_fails_leaves_nothing(store):
