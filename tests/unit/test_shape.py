@@ -1,11 +1,9 @@
 """The code's shape: short modules and functions, whole annotations, a docstring each, few broad excepts."""
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
-
-import pytest
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("gateway", "router", "distill", "serving", "dashboards", "ledger", "stillroom")
@@ -37,25 +35,49 @@ def tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text("utf-8"), path)
 
 
+@cache
+def nodes(module: ast.Module) -> list[ast.AST]:
+    """All of a module's, walked once."""
+    return list(ast.walk(module))
+
+
 def functions(module: ast.Module) -> Iterator[Function]:
-    return (node for node in ast.walk(module) if isinstance(node, Function))
+    return (node for node in nodes(module) if isinstance(node, Function))
 
 
-each_module = pytest.mark.parametrize("path", MODULES, ids=name)
+def over(paths: Sequence[Path]) -> Callable[[Callable[[Path], None]], Callable[[], None]]:
+    """One test over all of the files, which names those at fault: one for each file and rule would be thousands."""
+
+    def made(check: Callable[[Path], None]) -> Callable[[], None]:
+        def test() -> None:
+            wrong: dict[str, str] = {}
+            for path in paths:
+                try:
+                    check(path)
+                except AssertionError as error:
+                    wrong[name(path)] = str(error)
+            assert wrong == {}
+
+        return test
+
+    return made
+
+
+each_module = over(MODULES)
 
 
 def test_there_are_modules_to_look_at():
     assert {path.relative_to(ROOT).parts[0] for path in MODULES} == set(PACKAGES)
 
 
-@pytest.mark.parametrize("path", EVERYWHERE, ids=name)
+@over(EVERYWHERE)
 def test_a_module_says_what_it_does_and_is_short(path):
     text = path.read_text("utf-8")
-    assert ast.get_docstring(ast.parse(text)), "a module begins with a docstring"
+    assert ast.get_docstring(tree(path)), "a module begins with a docstring"
     assert text.count("\n") <= MAX_MODULE_LINES
 
 
-@pytest.mark.parametrize("path", EVERYWHERE, ids=name)
+@over(EVERYWHERE)
 def test_a_function_is_short(path):
     long = [
         f"{function.name}: {lines} lines"
@@ -100,7 +122,7 @@ def test_what_is_offered_to_others_is_described(path):
 
 @each_module
 def test_everything_is_caught_in_listed_places_only(path):
-    handlers = [node for node in ast.walk(tree(path)) if isinstance(node, ast.ExceptHandler) and is_broad(node)]
+    handlers = [node for node in nodes(tree(path)) if isinstance(node, ast.ExceptHandler) and is_broad(node)]
     assert len(handlers) <= BROAD_EXCEPTS.get(name(path), 0), [f"line {handler.lineno}" for handler in handlers]
 
 
@@ -118,11 +140,11 @@ def test_the_list_of_broad_excepts_names_only_what_is_there():
 @each_module
 def test_nothing_unpickles_or_shares_by_global(path):
     module = tree(path)
-    assert not [node for node in ast.walk(module) if isinstance(node, ast.Global)]
+    assert not [node for node in nodes(module) if isinstance(node, ast.Global)]
     assert {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}.isdisjoint(imported(module))
     loads = [
         node
-        for node in ast.walk(module)
+        for node in nodes(module)
         if isinstance(node, ast.Attribute)
         and isinstance(node.value, ast.Name)
         and (node.value.id, node.attr) == ("torch", "load")
@@ -131,9 +153,8 @@ def test_nothing_unpickles_or_shares_by_global(path):
 
 
 def imported(module: ast.Module, anywhere: bool = True) -> set[str]:
-    nodes = ast.walk(module) if anywhere else module.body
     names: set[str] = set()
-    for node in nodes:
+    for node in nodes(module) if anywhere else module.body:
         if isinstance(node, ast.Import):
             names |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
@@ -148,16 +169,12 @@ def test_a_room_imports_only_the_rooms_it_may(path):
         assert imported(tree(path)) & set(PACKAGES) <= {room, *ISLANDS[room]}
 
 
-@pytest.mark.parametrize(
-    "path", [path for path in MODULES if path.relative_to(ROOT).parts[0] in GATEWAY_SIDE], ids=name
-)
+@over([path for path in MODULES if path.relative_to(ROOT).parts[0] in GATEWAY_SIDE])
 def test_no_engine_and_no_trainer_is_loaded_with_the_gateway(path):
     assert imported(tree(path)).isdisjoint(HEAVY)
 
 
-@pytest.mark.parametrize(
-    "path", [path for path in EVERYWHERE if path not in MODULES and "test_" in path.name], ids=name
-)
+@over([path for path in EVERYWHERE if path not in MODULES and "test_" in path.name])
 def test_a_tests_name_is_a_sentence(path):
     short = [
         function.name
