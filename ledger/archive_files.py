@@ -8,7 +8,7 @@ import contextlib
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -91,7 +91,7 @@ class ArchiveFiles:
                 store.put_file(str(local), part)
                 # what a place kept of what it was given is seen by reading it only
                 store.invalidate_cache(folder)
-                if _digest(each.hash for each in _read(store, part, table).values()) != digest:
+                if _digest(each.hash for _, each in _read(store, part, table)) != digest:
                     raise ArchiveError(f"{part} is not what was written there")
                 store.mv(part, whole)
             finally:
@@ -109,32 +109,35 @@ def _folder(root: str, table: sa.Table, day: int) -> str:
 
 def _write_local(path: Path, table: sa.Table, batches: Iterable[Sequence[Row]]) -> tuple[int, str]:
     """Returns how many rows there are, and the digest of their hashes."""
-    names, count, hashes = tuple(table.columns.keys()), 0, list[bytes]()
+    names, count = tuple(table.columns.keys()), 0
     schema = pa.schema([(column.name, _type(column)) for column in table.columns])
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
-        for rows in batches:
-            writer.write_table(pa.Table.from_pylist(list(rows), schema=schema))
-            hashes += [_hash(row, names) for row in rows]
-            count += len(rows)
-    return count, _digest(hashes)
+
+        def written() -> Iterator[bytes]:
+            nonlocal count
+            for rows in batches:
+                writer.write_table(pa.Table.from_pylist(list(rows), schema=schema))
+                count += len(rows)
+                yield from (_hash(row, names) for row in rows)
+
+        digest = _digest(written())
+    return count, digest
 
 
 def _type(column: sa.Column[Any]) -> pa.DataType:
     return next(arrow for kind, arrow in TYPES if isinstance(column.type, kind))
 
 
-def _read(store: Any, path: str, table: sa.Table) -> dict[Key, Archived]:
-    found: dict[Key, Archived] = {}
+def _read(store: Any, path: str, table: sa.Table) -> Iterator[tuple[Key, Archived]]:
     try:
         with store.open(path, "rb") as opened_file:
             file = pq.ParquetFile(opened_file)
             names = tuple(name for name in file.schema_arrow.names if name in table.columns)
             for batch in file.iter_batches(ROWS_AT_ONCE, columns=list(names)):
                 for row in batch.to_pylist():
-                    found[key_of(table, row)] = Archived(names, _hash(row, names))
+                    yield key_of(table, row), Archived(names, _hash(row, names))
     except (pa.ArrowException, KeyError) as error:
         raise ArchiveError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
-    return found
 
 
 def _hash(row: Row, names: Sequence[str]) -> bytes:
