@@ -10,7 +10,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -41,8 +41,8 @@ def _plain_user() -> str | None:
 class PostgresServer:
     """A cluster in a folder of its own, reached by a socket there."""
 
-    def __init__(self, binaries: Path) -> None:
-        self._binaries, self._user = binaries, _plain_user()
+    def __init__(self, binaries: Path, settings: Sequence[str] = SETTINGS) -> None:
+        self._binaries, self._settings, self._user = binaries, settings, _plain_user()
         self._folder = Path(tempfile.mkdtemp(prefix="pg-"))
         self._free: list[str] = []
         self._made = 0
@@ -61,7 +61,7 @@ class PostgresServer:
 
     def start(self) -> None:
         """Start it and wait until it answers."""
-        options = " ".join(f"-c {each}" for each in (*SETTINGS, f"unix_socket_directories={self._folder}"))
+        options = " ".join(f"-c {each}" for each in (*self._settings, f"unix_socket_directories={self._folder}"))
         self._run("pg_ctl", "--wait", f"--log={self._folder / 'log'}", f"--options={options}", "start")
 
     def stop(self, mode: str = "fast") -> None:
@@ -70,7 +70,12 @@ class PostgresServer:
 
     def kill_hard(self) -> None:
         """SIGKILL to the postmaster alone."""
-        os.kill(int((self._folder / "data" / "postmaster.pid").read_text().splitlines()[0]), signal.SIGKILL)
+        os.kill(self.pid, signal.SIGKILL)
+
+    @property
+    def pid(self) -> int:
+        """Of the process whose children are the others."""
+        return int((self._folder / "data" / "postmaster.pid").read_text().splitlines()[0])
 
     def remove(self) -> None:
         """Stop it and delete its files."""

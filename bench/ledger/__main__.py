@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from bench.gateway import machine
 from bench.ledger.phases import PHASES, measured
+from tests.postgres_server import binaries
 
 WORK: Final = Path("var/bench").resolve()
 BYTES_PER_ROW: Final = 1_500
@@ -30,6 +31,8 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=PHASES, default=list(PHASES), metavar="PHASE", help=_choices())
     asked = parser.parse_args()
     rows: int = asked.rows
+    if "postgres" in asked.only and binaries() is None:
+        parser.error("PostgreSQL's server programs (initdb, pg_ctl) are not installed: name other phases with --only")
     WORK.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(asked.home.parent if asked.home else WORK).free
     if "fill" in asked.only and free < rows * BYTES_PER_ROW:

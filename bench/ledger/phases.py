@@ -14,14 +14,15 @@ from urllib.parse import urlencode
 
 import sqlalchemy as sa
 from alembic import command
-from alembic.config import Config
 
 from bench.ledger.filling import batches, fill_days, in_a_hurry
+from bench.ledger.migrating import FIRST, migrate_to
 from bench.ledger.recount import differences, total_differences
+from bench.ledger.server import on_postgres
 from bench.ledger.traffic import DAYS, RARE_KEY, RARE_TAG, traffic
 from dashboards import overview, overview_tables
 from dashboards.ranges import TimeRange
-from ledger import explorer, migrations, schema
+from ledger import explorer, schema
 from ledger.explorer import Filters, Place, Wanted
 from ledger.ingest import BATCH
 from ledger.requests import count, expire_contents, insert_records
@@ -34,7 +35,6 @@ PLAIN_ROWS: Final = 20_000
 """So many go in as a gateway's do, before and after the filling: in batches of `MANY`, each on the disk."""
 MANY, SOME, FEW = BATCH, 100, 20
 TIMES: Final = 7
-BEFORE: Final = "0004"
 
 Figures = dict[str, Any]
 
@@ -155,20 +155,12 @@ def _write_often(store: Store, waits: "array[float]", done: threading.Event) -> 
 
 
 def migrate(home: Path, _rows: int) -> Figures:
-    """Down to before these rollups, and up again."""
+    """Down to the first schema, and up again."""
     store = open_store(sqlite_url(home))
-    rows = count(store)
-    down = _took(lambda: _move(store, command.downgrade, BEFORE))
-    up = _took(lambda: _move(store, command.upgrade, "head"))
-    return {"rows": rows, "down_seconds": down, "up_seconds": up, "up_rows_per_second": rows / up}
-
-
-def _move(store: Store, move: Callable[[Config, str], object], revision: str) -> None:
-    config = Config()
-    config.set_main_option("script_location", migrations.__path__[0])
-    with store.write() as connection:
-        config.attributes["connection"] = connection
-        move(config, revision)
+    down = _timed(lambda: migrate_to(store, command.downgrade, FIRST))
+    up = _timed(lambda: migrate_to(store, command.upgrade, "head"))
+    took = {"down_seconds": down[0], "down_cpu": down[1], "up_seconds": up[0], "up_cpu": up[1]}
+    return {"rows": count(store), **took}
 
 
 def _times(call: Callable[[], object]) -> Figures:
@@ -182,10 +174,6 @@ def _timed(call: Callable[[], object]) -> tuple[float, float]:
     used, begins = time.process_time(), time.perf_counter()
     call()
     return time.perf_counter() - begins, time.process_time() - used
-
-
-def _took(call: Callable[[], object]) -> float:
-    return _timed(call)[0]
 
 
 def _cpu(call: Callable[[], object]) -> float:
@@ -207,5 +195,6 @@ PHASES: Final[dict[str, Callable[[Path, int], Figures]]] = {
     "recount": recount,
     "expire": expire,
     "migrate": migrate,
+    "postgres": on_postgres,
 }
 """In the order that they are measured in."""
