@@ -31,6 +31,8 @@ def export_(context: click.Context, format_: str, output: BinaryIO, **options: A
         filters = DatedFilters(**given_filters(options)).filters(now_ms())
     except ValueError as error:
         raise click.UsageError(str(error), context) from error
+    # a file that nothing goes into is there too
+    output.write(b"")
     count = 0
     for line in export(store, format_, filters, actor()):
         output.write(line)

@@ -95,7 +95,8 @@ def test_what_was_kept_is_exported_to_a_file_or_to_standard_output(stillroom, le
     assert json.loads(out)["messages"][-1] == {"role": "assistant", "content": "In the post."}
     assert stillroom("ledger", "export", "--output", str(tmp_path / "all.jsonl"))[0] == 0
     assert json.loads((tmp_path / "all.jsonl").read_text())["id"] == "a"
-    assert stillroom("ledger", "export", "--until", "2001-01-01", "--output", str(tmp_path / "old.jsonl"))[0] == 0
+    assert stillroom("ledger", "export", "--until", "1969-12-31", "--output", str(tmp_path / "old.jsonl"))[0] == 0
+    assert (tmp_path / "old.jsonl").read_bytes() == b""
 
 
 def test_an_export_since_a_time_that_is_none_is_a_usage_error(stillroom, ledger):
