@@ -171,7 +171,7 @@ def _served(store: Store, settings: StudentSettings) -> dict[str, Upstream]:
     """The releases whose student can be asked now."""
     if settings.base_url is not None:
         live = releases.live(store)
-        return {live.id: Upstream(settings.base_url, settings.model)} if live else {}
+        return {live.id: Upstream(settings.base_url, settings.model, settings.api_key_env)} if live else {}
     ready = (each for each in replicas.list_replicas(store) if each.state == "ready")
     return {each.release_id: Upstream(each.url, each.model or settings.model) for each in ready}
 

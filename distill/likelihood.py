@@ -6,6 +6,7 @@ that none straddles the two.
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -24,13 +25,13 @@ async def answer_logprob(
     Minus infinity where the student's server does not take them: they are too long for it, say. Raises
     ``httpx.HTTPError``, and `BadAnswer` for an answer without a token.
     """
-    root = Upstream(student.url.rstrip("/").removesuffix("/v1"), student.model)
+    root = replace(student, url=student.url.rstrip("/").removesuffix("/v1"))
     try:
         prompt = await _tokens(client, root, {"messages": list(messages), "add_generation_prompt": True})
         tokens = await _tokens(client, root, {"prompt": answer, "add_special_tokens": False})
         if not tokens:
             raise BadAnswer("an answer without a token has no likelihood")
-        (scores,) = await probe_logprobs(root.url, student.model, [[*prompt, *tokens]], client)
+        (scores,) = await probe_logprobs(root.url, student.model, [[*prompt, *tokens]], client, root.headers)
     except httpx.HTTPStatusError as error:
         if error.response.status_code in REFUSED:
             return -math.inf

@@ -29,15 +29,19 @@ class Upstream:
     api_key_env: str | None = None
     price: Price = FREE
 
+    @property
+    def headers(self) -> dict[str, str]:
+        """With its key, where it has one."""
+        key = os.environ.get(self.api_key_env) if self.api_key_env else None
+        return {"authorization": f"Bearer {key}"} if key else {}
+
     async def post(self, client: httpx.AsyncClient, path: str, body: dict[str, Any]) -> dict[str, Any]:
         """The JSON object that it answers ``body`` (without its model) with.
 
         Raises ``httpx.HTTPError``, for statuses too, and `BadAnswer`.
         """
-        key = os.environ.get(self.api_key_env) if self.api_key_env else None
-        headers = {"authorization": f"Bearer {key}"} if key else {}
         url, sent = self.url.rstrip("/") + path, body | {"model": self.model}
-        response = await client.post(url, json=sent, headers=headers, timeout=TIMEOUT_S)
+        response = await client.post(url, json=sent, headers=self.headers, timeout=TIMEOUT_S)
         response.raise_for_status()
         try:
             answer = response.json()

@@ -97,13 +97,16 @@ class Live:
     def _answering(
         self, champion: releases.Release, running: Sequence[replicas.Replica]
     ) -> tuple[releases.Release, tuple[str, ...], str | None]:
-        """The champion and where its students are; until it has one, the release that it takes over from."""
+        """The champion and where its students are; until it has enough, the release that it takes over from."""
         urls, model = replicas.places(running, champion.id, live=True)
-        before = None if urls else releases.live_before(self._store)
+        others = any(each.state == "ready" and each.release_id != champion.id for each in running)
+        before = releases.live_before(self._store) if others else None
         if before is None:
             return champion, urls, model
         urls_before, model_before = replicas.places(running, before.id, live=False)
-        return (before, urls_before, model_before) if urls_before else (champion, urls, model)
+        if not urls_before or replicas.taken_over(len(urls), len(urls_before)):
+            return champion, urls, model
+        return before, urls_before, model_before
 
     def _trial(self, champion: releases.Release, running: Sequence[replicas.Replica]) -> OnTrial | None:
         """What is tried beside the champion; None where it cannot be, and the champion takes all."""

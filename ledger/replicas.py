@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from ledger import schema
 from ledger.store import Store, insert_into, now_ms
 
-__all__ = ("STALE_MS", "SWAPPABLE", "Replica", "list_replicas", "places", "remove", "report")
+__all__ = ("STALE_MS", "SWAPPABLE", "Replica", "list_replicas", "places", "remove", "report", "taken_over")
 
 STALE_MS: Final = 15_000
 """A replica whose keeper has not reported it for so long is not counted on."""
@@ -64,3 +64,10 @@ def places(found: Sequence[Replica], release_id: str, live: bool) -> tuple[tuple
     if live and not ready:
         ready = [each for each in found if each.state == SWAPPABLE]
     return tuple(each.url for each in ready), ready[0].model if ready else None
+
+
+def taken_over(new: int, old: int) -> bool:
+    """Whether a release with ``new`` ready students may do the work of the one before it, that has ``old``: with half
+    as many, since the rest join it.
+    """
+    return new > 0 and 2 * new >= old

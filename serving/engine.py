@@ -10,7 +10,7 @@ import secrets
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -18,7 +18,9 @@ from typing import Literal
 from serving.guard import MARK, RELEASE_VARIABLE, TOKEN_VARIABLE
 from serving.settings import Swap
 
-__all__ = ("Device", "EngineOptions", "Parallel", "command", "detect_device", "environment")
+__all__ = (
+    "Device", "EngineOptions", "Parallel", "command", "detect_device", "environment", "share_of", "visible_gpus",
+)  # fmt: skip
 
 Device = Literal["cpu", "cuda"]
 
@@ -64,6 +66,11 @@ class Parallel:
     executor: Literal["mp", "ray"] = "mp"
 
     @property
+    def gpus(self) -> int:
+        """How many that are."""
+        return self.tensor * self.pipeline * self.data
+
+    @property
     def arguments(self) -> list[str]:
         """vLLM's, none where one device does it all."""
         sizes = {"tensor": self.tensor, "pipeline": self.pipeline, "data": self.data}
@@ -82,7 +89,7 @@ class EngineOptions:
     after SIGTERM. ``kv_cache_gb`` (GiB) and ``threads`` count on the CPU only: on CUDA vLLM sizes its cache
     from the device's free memory. ``swap`` says what may be changed while it runs; ``token`` then opens the routes
     for that, on loopback only. ``lora_rank`` is the largest that an adapter may have. ``parallel`` is for more GPUs
-    than one.
+    than one, ``gpus`` names those that it may see; all of them where it is empty.
     """
 
     weights: Path
@@ -99,6 +106,7 @@ class EngineOptions:
     swap: Swap = "blue_green"
     lora_rank: int = 16
     parallel: Parallel = Parallel()
+    gpus: tuple[str, ...] = ()
     token: str = field(default_factory=lambda: secrets.token_urlsafe(24), repr=False)
 
 
@@ -168,6 +176,8 @@ def environment(options: EngineOptions, base: Mapping[str, str]) -> dict[str, st
             # answer on two busy cores, 0.7 GB less, and 84 instead of 47 requests a second of a tiny model.
             "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         }
+    if options.gpus:
+        settings["CUDA_VISIBLE_DEVICES"] = ",".join(options.gpus)
     if options.swap in SWAP_ROUTES:
         settings[SWAP_ROUTES[options.swap]] = "1"
     return kept | settings
@@ -177,7 +187,28 @@ def detect_device() -> Device:
     """``cuda`` where an NVIDIA driver shows a GPU, else ``cpu``; without importing torch."""
     if Path("/dev/nvidia0").exists():
         return "cuda"
+    return "cuda" if _driver_lists() else "cpu"
+
+
+def visible_gpus() -> tuple[str, ...]:
+    """The GPUs that a process of ours may use, as ``CUDA_VISIBLE_DEVICES`` names them."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return tuple(part.strip() for part in named.split(",") if part.strip())
+    return tuple(str(index) for index in range(len(_driver_lists())))
+
+
+def share_of(slot: int, each: int, visible: Sequence[str]) -> tuple[str, ...]:
+    """The GPUs of the server at this place, where each has so many; round again where there are too few for all."""
+    groups = len(visible) // each
+    first = slot % groups * each if groups else 0
+    return tuple(visible[first : first + each]) if groups else ()
+
+
+def _driver_lists() -> list[str]:
     if shutil.which("nvidia-smi") is None:
-        return "cpu"
+        return []
     listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, timeout=20, check=False)
-    return "cuda" if listed.returncode == 0 and listed.stdout.strip() else "cpu"
+    lines = listed.stdout.decode(errors="replace").splitlines() if listed.returncode == 0 else []
+    # one that is cut into parts has a line for each of them, indented
+    return [line for line in lines if line.strip() and not line.startswith(" ")]

@@ -81,10 +81,22 @@ class Fleet:
                 await asyncio.wait_for(stop.wait(), RECONCILE_S)
             except TimeoutError:
                 continue
+        await self._turn_away()
         await self._students.end()
         await asyncio.to_thread(self._tell_hours)
         for replica_id in self._reported:
             await asyncio.to_thread(replicas.remove, self.store, replica_id)
+
+    async def _turn_away(self) -> None:
+        """Have gateways ask elsewhere before anything ends: a server that drains refuses what comes."""
+        for student in self._students.running.values():
+            student.ending = True
+        try:
+            await asyncio.to_thread(self._report, list(self._rows(None)))
+        except SQLAlchemyError as error:
+            log.warning("fleet_store_unreachable", error=str(error).splitlines()[0])
+        if any(student.state == "ready" for student in self._students.running.values()):
+            await asyncio.sleep(TURN_S)
 
     async def _reconcile(self) -> None:
         listed = await asyncio.to_thread(releases.served, self.store)
@@ -115,17 +127,21 @@ class Fleet:
         return before if self.settings.swap == "blue_green" and is_new and running else None
 
     async def _kept_until_taken_over(self, live: Release | None) -> Release | None:
-        """The release before the live one, which goes on answering while that has no student (`gateway/live.py`)."""
-        if self.settings.swap == "in_place" or (live is not None and self._answers(live.id)):
+        """The release before the live one, which answers while that has too few students (`gateway/live.py`)."""
+        new = self._answering(live.id) if live is not None else 0
+        if self.settings.swap == "in_place" or new >= self.settings.replicas:
             return None
         before = await asyncio.to_thread(releases.live_before, self.store)
-        return before if before is not None and self._answers(before.id) else None
+        old = self._answering(before.id) if before is not None else 0
+        return None if not old or replicas.taken_over(new, old) else before
 
-    def _answers(self, release_id: str) -> bool:
+    def _answering(self, release_id: str) -> int:
+        """How many can answer for a release."""
         if self.settings.swap == "adapter":
             base = self._students.running.get(BASE)
-            return base is not None and release_id in self._adapters.of(base.server)
-        return any(each.name == release_id and each.state == "ready" for each in self._students.running.values())
+            return int(base is not None and release_id in self._adapters.of(base.server))
+        running = self._students.running.values()
+        return sum(each.name == release_id and each.state == "ready" for each in running)
 
     # adapters
 
@@ -151,7 +167,9 @@ class Fleet:
 
     async def _follow_processes(self, wanted: dict[str, Release], live: Release | None) -> None:
         running = self._students.running
-        ahead = plan(self.settings.swap, list(wanted), live.id if live else None, self._seen())
+        ahead = plan(
+            self.settings.swap, list(wanted), live.id if live else None, self._seen(), self.settings.replicas
+        )
         self._students.end_all_but(ahead.keep)
         for release_id in ahead.start:
             await self._students.start(wanted[release_id])
@@ -218,13 +236,14 @@ class Fleet:
             base = running.get(BASE)
             if base is not None:
                 for name in self._adapters.of(base.server):
-                    yield Replica(self._id(name), name, base.url, base.state, 0, "", name)
+                    state = "draining" if base.ending else base.state
+                    yield Replica(self._id(name), name, base.url, state, 0, "", name)
             return
         mains = {student.name for student in running.values() if student.main and student.state == "ready"}
         for key, student in running.items():
             # another process serves the same release: the gateways are to turn to it before this one ends
             replaced = student.unwanted_since is not None and student.name in mains
-            state = "draining" if replaced or student.swapping else student.state
+            state = "draining" if replaced or student.swapping or student.ending else student.state
             yield Replica(self._id(key), student.name, student.url, state, 0)
             if student.main and student.state == "ready" and live is not None:
                 yield Replica(self._id("next"), "", student.url, replicas.SWAPPABLE, 0)

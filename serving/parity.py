@@ -5,7 +5,7 @@ changed rope or a too coarse number format do.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,11 @@ class ParityReport:
 
 
 async def probe_logprobs(
-    base_url: str, model: str, probes: Sequence[Sequence[int]], client: httpx.AsyncClient
+    base_url: str,
+    model: str,
+    probes: Sequence[Sequence[int]],
+    client: httpx.AsyncClient,
+    headers: Mapping[str, str] | None = None,
 ) -> list[list[float]]:
     """The served model's log p(token | those before it), in nats, for each probe's every token but the first.
 
@@ -38,7 +42,9 @@ async def probe_logprobs(
 
     async def score(probe: Sequence[int]) -> list[float]:
         body = {"model": model, "prompt": list(probe), "max_tokens": 1, "prompt_logprobs": 0}
-        answer = await client.post(f"{base_url}/v1/completions", json=body, timeout=SECONDS_PER_PROBE)
+        answer = await client.post(
+            f"{base_url}/v1/completions", json=body, headers=headers, timeout=SECONDS_PER_PROBE
+        )
         answer.raise_for_status()
         positions: list[dict[str, dict[str, Any]]] = answer.json()["choices"][0]["prompt_logprobs"][1:]
         # By the token's id, never by place: vLLM lists the prompt's own token first, then the most likely.

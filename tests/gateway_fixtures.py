@@ -74,8 +74,8 @@ def settings(teacher_url: str, home: Path) -> GatewayConfig:
 class Keeper:
     """Keeps a ready replica's heartbeat fresh, as `serving` does."""
 
-    def __init__(self, store: Store, url: str) -> None:
-        self._store = store
+    def __init__(self, store: Store, url: str, name: str = "replica-1") -> None:
+        self._store, self._name = store, name
         self._ended = threading.Event()
         self.move(url)
         self._thread = threading.Thread(target=self._run)
@@ -83,7 +83,7 @@ class Keeper:
 
     def move(self, url: str) -> None:
         """The student is reached at another URL from now on."""
-        self._replica = replicas.Replica("replica-1", RELEASE, url, "ready", 0)
+        self._replica = replicas.Replica(self._name, RELEASE, url, "ready", 0)
         replicas.report(self._store, self._replica)
 
     def _run(self) -> None:

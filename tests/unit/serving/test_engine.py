@@ -8,11 +8,12 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.engine import EngineOptions, Parallel, command, detect_device, environment
+from serving.engine import EngineOptions, Parallel, command, detect_device, environment, share_of
 from serving.guard import MARK, RELEASE_VARIABLE, TOKEN_VARIABLE
 from serving.server import Backoff, VllmServer, free_port
 from serving.settings import StudentSettings
@@ -193,6 +194,28 @@ def test_the_log_tail_skips_what_an_exiting_interpreter_adds(tmp_path):
     log = tmp_path / "engine.log"
     log.write_text('first\nRuntimeError: no memory\n\nnanobind: leaked 4 instances!\n - leaked type "x"\n')
     assert VllmServer(CPU, log).tail(1) == "RuntimeError: no memory"
+
+
+def test_several_servers_of_one_machine_share_its_gpus_and_its_cores(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a, GPU-b,GPU-c,GPU-d,GPU-e")
+    two = StudentSettings(device="cuda", tensor_parallel=2, replicas=2)
+    options = [engine_options(two, CUDA.weights, "r", 1, slot) for slot in range(3)]
+    # a third one, of the release that takes over, has to share
+    assert [each.gpus for each in options] == [("GPU-a", "GPU-b"), ("GPU-c", "GPU-d"), ("GPU-a", "GPU-b")]
+    assert environment(options[1], {})["CUDA_VISIBLE_DEVICES"] == "GPU-c,GPU-d"
+    assert engine_options(msgspec.structs.replace(two, executor="ray"), CUDA.weights, "r", 1).gpus == ()
+    alone = environment(engine_options(StudentSettings(device="cuda"), CUDA.weights, "r", 1), {})
+    assert "CUDA_VISIBLE_DEVICES" not in alone, "one server sees all of them, as ever"
+    cores = len(os.sched_getaffinity(0))
+    assert engine_options(StudentSettings(replicas=2), CPU.weights, "r", 1).threads == max(1, cores // 2)
+
+
+@given(st.integers(0, 20), st.integers(1, 4), st.lists(st.text("0123456789", min_size=1), unique=True, max_size=9))
+def test_servers_have_gpus_of_their_own_while_there_are_enough(slot: int, each: int, visible: list[str]):
+    groups = len(visible) // each
+    shares = [share_of(n, each, visible) for n in range(groups)]
+    assert sorted(gpu for share in shares for gpu in share) == sorted(visible[: groups * each])
+    assert share_of(slot, each, visible) in (shares or [()])
 
 
 def test_threads_are_the_cores_this_process_may_use():

@@ -28,6 +28,16 @@ def test_blue_green_has_a_process_for_each_wanted_release_and_for_no_other(situa
     assert (ahead.main, ahead.swap) == (None, None)
 
 
+@given(situations(), st.integers(1, 4))
+def test_the_live_release_has_so_many_processes_and_none_that_is_wanted_ends(situation, replicas):
+    wanted, live, seen = situation
+    ahead = plan("blue_green", wanted, live, seen, replicas)
+    assert ahead.keep == {each.key for each in seen if each.release in wanted}
+    for release in wanted:
+        running = sum(each.release == release for each in seen)
+        assert ahead.start.count(release) == max(0, (replicas if release == live else 1) - running)
+
+
 @given(situations())
 def test_in_place_every_wanted_release_is_served_started_or_swapped_in(situation):
     wanted, live, seen = situation

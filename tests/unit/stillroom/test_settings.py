@@ -149,6 +149,10 @@ REFUSED = {
         "[gateway]\ntotal_timeout_seconds = 0",
         "gateway.total_timeout_seconds = 0.0: must be between 0.01 and 86400",
     ),
+    "several servers that take each other's weights": (
+        '[student]\nreplicas = 2\nswap = "in_place"',
+        'student.replicas = 2 needs student.swap = "blue_green"',
+    ),
     "further students of none": (
         '[student]\nmore_base_urls = ["http://a/v1"]',
         "student.more_base_urls needs student.base_url, which is unset",
