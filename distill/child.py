@@ -21,6 +21,7 @@ from typing import Any, Final
 import msgspec
 from sqlalchemy.exc import SQLAlchemyError
 
+from distill.ranks import RESTARTS, STARTS
 from ledger import jobs
 from ledger.jobs import Job
 from ledger.store import Store, now_ms
@@ -32,18 +33,16 @@ POLL_S: Final = 0.5
 CHECKPOINT_S: Final = 20.0
 ASK_S: Final = 2.0
 HELD_S: Final = 30.0
-RESTARTS: Final = 3
-"""Of a trainer that a signal ended: the machine was short of memory, or somebody's script was."""
 PAUSE_S: Final = 1.0
 INHERITED: Final = (
     "CUDA_", "HF_", "HIP_", "HOME", "LANG", "LC_", "LD_", "LOGNAME", "MKL_", "NCCL_", "NVIDIA_", "OMP_", "PATH",
-    "PYTHON", "PYTORCH_", "ROCR_", "TMPDIR", "TORCH", "TRITON_", "TZ", "USER", "VIRTUAL_ENV", "XDG_",
+    "PYTHON", "PYTORCH_", "RAY_", "ROCR_", "TMPDIR", "TORCH", "TRITON_", "TZ", "USER", "VIRTUAL_ENV", "XDG_",
 )  # fmt: skip
 """Beginnings of the names of variables that a trainer gets: no key, no token, no database's URL."""
 SECRETS: Final = ("KEY", "PASSWORD", "SECRET", "TOKEN")
 """What is withheld of those: names that have one of these as a word."""
 
-SHARED: Final = {"torchrun": "distill.torchrun"}
+SHARED: Final = {"torchrun": "distill.torchrun", "ray": "distill.on_ray"}
 """The module that starts several trainers, by ``distill.engine``."""
 
 Progress = Callable[[str, dict[str, Any]], None]
@@ -61,9 +60,16 @@ class _Reporter:
     on_progress: Progress
     lines: int = 0
     prepared: bytes = b""
+    starts: int = sys.maxsize
+    """Of Ray's workers, as known; at first any, for those that were counted may be another run's."""
 
     def look(self) -> None:
-        """``prepared.json`` while the frozen layers run, then the lines of ``progress.jsonl``."""
+        """``prepared.json`` while the frozen layers run, the lines of ``progress.jsonl``, and what Ray redoes."""
+        with contextlib.suppress(FileNotFoundError):
+            starts = (self.folder / STARTS).stat().st_size
+            if starts > max(1, self.starts):
+                self.on_progress("restart", {"ended_by": "the loss of a worker", "left": RESTARTS + 2 - starts})
+            self.starts = starts
         with contextlib.suppress(FileNotFoundError, msgspec.DecodeError):
             prepared = (self.folder / "prepared.json").read_bytes()
             if prepared != self.prepared:

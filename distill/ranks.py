@@ -1,17 +1,33 @@
 """The processes that share one training: which of them this is, and what they agree on.
 
-torchrun says it in variables. Without those this is the first process of one, and nothing is exchanged.
+torchrun and Ray Train say it in variables. Without those this is the first process of one, and nothing is exchanged.
 """
 
 import os
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ("agreed", "first_alone", "is_first", "join", "rank", "summed", "wait_for_all", "world")
+__all__ = (
+    "RESTARTS",
+    "STARTS",
+    "agreed",
+    "first_alone",
+    "is_first",
+    "join",
+    "rank",
+    "summed",
+    "wait_for_all",
+    "world",
+)
+
+RESTARTS: Final = 3
+"""Of a training that a signal ended: the machine was short of memory, or somebody's script was."""
+STARTS: Final = "ray/starts"
+"""In the job's folder: as many bytes as Ray has started all its workers."""
 
 
 def rank() -> int:

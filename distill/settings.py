@@ -12,7 +12,7 @@ from distill.trigger_settings import TriggerSettings
 
 __all__ = ("ABOVE_ZERO", "TRAINING_RANGES", "DistillSettings", "Engine", "TrainingSettings")
 
-Engine: TypeAlias = Literal["local", "torchrun"]
+Engine: TypeAlias = Literal["local", "torchrun", "ray"]
 
 TRAINING_RANGES: Final[dict[str, tuple[float, float]]] = {
     "train_layers": (1, 1e6),
@@ -165,9 +165,9 @@ class DistillSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a job takes, how it trains, and what lets its release go live."""
 
     engine: Engine = "local"
-    """What runs the trainer: one process, or with ``torchrun`` several of this machine."""
+    """What runs the trainer: one process; ``torchrun``, several of this machine; ``ray``, several of a cluster."""
     processes: int = 2
-    """With ``torchrun``: how many share each step, one for each GPU. ``training.threads`` is of each."""
+    """With these two: how many share each step, one for each GPU. ``training.threads`` is of each."""
     approval: Literal["auto", "manual"] = "manual"
     """``manual``: a release that passed its gate waits for a person."""
     holdout_share: float = 0.25

@@ -15,7 +15,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from distill.child import RESTARTS, environment
+from distill.child import environment
+from distill.ranks import RESTARTS
 from distill.worker import run_claimed
 from ledger import jobs, releases
 from ledger.releases import Release

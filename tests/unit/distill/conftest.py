@@ -3,15 +3,20 @@
 import random
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 import torch
+from safetensors.torch import load_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from distill.collate import Example
+from distill.train import StopFlag, train
+from distill.train_config import TrainConfig
 from tests.unit.distill.fake_server import FakeServer, Script
+from tests.unit.distill.training import SHARED, config_of
 
 WORDS = ["card", "lost", "where", "is", "my", "transfer", "late", "please", "help", "refund"]
 VOCABULARY = 300
@@ -71,6 +76,20 @@ def written(tmp_path: Path) -> Callable[[list[Example]], Path]:
         return path
 
     return write
+
+
+@pytest.fixture
+def alone(tiny: Path, tmp_path: Path) -> Callable[..., tuple[TrainConfig, dict[str, Any]]]:
+    """Train in this process, by what `SHARED` says; gives the configuration and the weights that came of it."""
+
+    def run(examples: Path, **fields: Any) -> tuple[TrainConfig, dict[str, Any]]:
+        config = config_of(tmp_path, tiny, examples, **(SHARED | fields))
+        (tmp_path / "alone").mkdir()
+        train(config, tmp_path / "alone", StopFlag())
+        (tmp_path / "out").rename(tmp_path / "alone" / "out")
+        return config, load_file(tmp_path / "alone" / "out" / "model.safetensors")
+
+    return run
 
 
 def make_rows(count: int, soft: int = 3) -> list[Example]:

@@ -1,14 +1,10 @@
 """Training shared by two processes that torchrun starts: the same as alone, and ended and gone on with as one."""
 
 import contextlib
-import os
 import signal
-import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import psutil
@@ -18,32 +14,16 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
-from distill.child import command, environment
+from distill.child import command
 from distill.collate import BucketSampler, Example
 from distill.progress import read_progress
 from distill.settings import DistillSettings, TrainingSettings
 from distill.torchrun import arguments, status_of
-from distill.train import StopFlag, train
-from distill.train_config import TrainConfig, TrainResult
-from tests.unit.distill.training import config_of
+from distill.train_config import TrainResult
+from tests.unit.distill.training import SHARED, begun, config_of, ended, same_curves, steps, until
 
 Rows = Callable[..., list[Example]]
 Written = Callable[[list[Example]], Path]
-
-LONG_ENOUGH = 400.0
-"""For two processes to load torch and to train a little on a machine that does much else; seconds."""
-SHARED = {"threads": 1, "batch_size": 8, "accumulation_steps": 2, "engine": "torchrun", "processes": 2}
-
-
-def begun(config: TrainConfig, job: Path) -> "subprocess.Popen[bytes]":
-    job.mkdir(exist_ok=True)
-    (job / "train.json").write_bytes(msgspec.json.encode(config))
-    words = command(job, msgspec.to_builtins(config))
-    return subprocess.Popen(words, env=environment(os.environ), stderr=(job / "stderr").open("wb"))
-
-
-def ended(process: "subprocess.Popen[bytes]") -> int:
-    return process.wait(LONG_ENOUGH)
 
 
 def ranks_of(job: Path) -> dict[int, psutil.Process]:
@@ -56,53 +36,20 @@ def ranks_of(job: Path) -> dict[int, psutil.Process]:
     return found
 
 
-def until(true: Callable[[], Any]) -> None:
-    stop = time.monotonic() + LONG_ENOUGH
-    while not true():
-        assert time.monotonic() < stop
-        time.sleep(0.1)
-
-
-def steps(job: Path) -> int:
-    """Of the newest whole checkpoint; `newest_checkpoint` would take away the one that is being written."""
-    whole = job.glob("checkpoints/checkpoint-*/trainer_state.json")
-    return max((int(path.parent.name.rpartition("-")[2]) for path in whole), default=0)
-
-
-@pytest.fixture
-def alone(tiny: Path, tmp_path: Path) -> Iterator[Callable[..., tuple[TrainConfig, dict[str, Any]]]]:
-    """Train in this process; gives the configuration and the weights that came of it."""
-
-    def run(examples: Path, **fields: Any) -> tuple[TrainConfig, dict[str, Any]]:
-        config = config_of(tmp_path, tiny, examples, **(SHARED | fields))
-        (tmp_path / "alone").mkdir()
-        train(config, tmp_path / "alone", StopFlag())
-        (tmp_path / "out").rename(tmp_path / "alone" / "out")
-        return config, load_file(tmp_path / "alone" / "out" / "model.safetensors")
-
-    yield run
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_two_processes_have_the_loss_curve_of_one_and_its_weights(
     alone, rows: Rows, written: Written, tmp_path: Path
 ):
-    config, weights = alone(written(rows(43)), validation_share=0.2, patience=9, save_steps=4, epochs=3)
+    config, weights = alone(written(rows(43)), validation_share=0.2, patience=9, save_steps=4, engine="torchrun")
     process = begun(config, tmp_path / "job")
     assert ended(process) == 0, (tmp_path / "job" / "stderr").read_text()
-    curves = [read_progress(tmp_path / name / "progress.jsonl") for name in ("alone", "job")]
-    assert [line.step for line in curves[1]] == [line.step for line in curves[0]]
-    for name in ("loss", "validation_loss", "tokens"):
-        mine, theirs = (
-            [getattr(line, name) for line in curve if getattr(line, name) is not None] for curve in curves
-        )
-        assert theirs == pytest.approx(mine, rel=1e-4), name
+    same_curves(tmp_path / "alone", tmp_path / "job")
     results = [
         msgspec.json.decode((tmp_path / name / "result.json").read_bytes(), type=TrainResult)
         for name in ("alone", "job")
     ]
-    assert results[1].final_loss < curves[1][0].loss
+    assert results[1].final_loss < read_progress(tmp_path / "job" / "progress.jsonl")[0].loss
     assert results[1].validation_loss == pytest.approx(results[0].validation_loss, rel=1e-4)
     for name, tensor in load_file(tmp_path / "out" / "model.safetensors").items():
         assert_close(tensor, weights[name], rtol=1e-3, atol=1e-4, msg=name)
@@ -113,7 +60,7 @@ def test_two_processes_have_the_loss_curve_of_one_and_its_weights(
 def test_a_killed_process_a_killed_torchrun_and_a_stop_leave_none_running_and_all_go_on_from_the_checkpoint(
     alone, rows: Rows, written: Written, tmp_path: Path
 ):
-    config, weights = alone(written(rows(24)), epochs=60, save_steps=5)
+    config, weights = alone(written(rows(24)), epochs=60, save_steps=5, engine="torchrun")
     job = tmp_path / "job"
     process = begun(config, job)
     until(lambda: steps(job) and len(ranks_of(job)) == 2)
@@ -147,7 +94,7 @@ def test_a_killed_process_a_killed_torchrun_and_a_stop_leave_none_running_and_al
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_what_is_wrong_is_the_trainers_own_line(tiny: Path, rows: Rows, written: Written, tmp_path: Path):
-    process = begun(config_of(tmp_path, tiny, written(rows(1)), **SHARED), tmp_path / "job")
+    process = begun(config_of(tmp_path, tiny, written(rows(1)), engine="torchrun", **SHARED), tmp_path / "job")
     assert ended(process) == 2
     said = (tmp_path / "job" / "stderr").read_text().splitlines()
     first = next(line for line in said if line.startswith("distill.train: "))
