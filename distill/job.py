@@ -141,4 +141,5 @@ def _train_config(context: JobContext, folder: Path, source: Path, champion: Rel
         "output": str(output.resolve()),
         "engine": context.distill.engine,
         "processes": context.distill.processes if context.distill.engine != "local" else 1,
+        "sharding": context.distill.sharding,
     }

@@ -147,13 +147,13 @@ class EarlyStop(TrainerCallback):
     ) -> None:
         """Write what is trained of the model if its loss is the lowest yet."""
         since = best_of(validation_losses(state), self.min_delta)[1]
-        if since == 0 and ranks.is_first():
-            trained = {
-                n: p.detach() for n, p in cast("nn.Module", context["model"]).named_parameters() if p.requires_grad
-            }
-            partial = self._kept.with_suffix(".part")
-            save_file({name: tensor.contiguous() for name, tensor in trained.items()}, partial)
-            partial.replace(self._kept)
+        if since == 0:
+            model = cast("nn.Module", context["model"])
+            trained = {name: ranks.whole(p.detach()) for name, p in model.named_parameters() if p.requires_grad}
+            if ranks.is_first():
+                partial = self._kept.with_suffix(".part")
+                save_file({name: tensor.contiguous() for name, tensor in trained.items()}, partial)
+                partial.replace(self._kept)
         if since >= self._patience:
             control.should_training_stop = True
 

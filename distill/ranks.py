@@ -21,6 +21,7 @@ __all__ = (
     "rank",
     "summed",
     "wait_for_all",
+    "whole",
     "world",
 )
 
@@ -81,6 +82,15 @@ def summed(here: "Tensor") -> "Tensor":
 
         torch.distributed.all_reduce(here)
     return here
+
+
+def whole(tensor: "Tensor") -> "Tensor":
+    """All of a tensor that the processes may have in parts; all must call it."""
+    if world() == 1:
+        return tensor
+    from torch.distributed.tensor import DTensor
+
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def agreed(here: bool) -> bool:

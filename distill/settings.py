@@ -10,9 +10,10 @@ from distill.gate_settings import GateSettings
 from distill.loss_settings import Divergence, DivergenceName, LossSettings, Tail
 from distill.trigger_settings import TriggerSettings
 
-__all__ = ("ABOVE_ZERO", "TRAINING_RANGES", "DistillSettings", "Engine", "TrainingSettings")
+__all__ = ("ABOVE_ZERO", "TRAINING_RANGES", "DistillSettings", "Engine", "Sharding", "TrainingSettings")
 
 Engine: TypeAlias = Literal["local", "torchrun", "ray"]
+Sharding: TypeAlias = Literal["none", "fsdp"]
 
 TRAINING_RANGES: Final[dict[str, tuple[float, float]]] = {
     "train_layers": (1, 1e6),
@@ -152,6 +153,20 @@ class TrainingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 f"batch_size = {self.batch_size}: not a multiple of accumulation_steps x processes, {parts}"
             )
 
+    def sharded_by(self, sharding: Sharding, engine: Engine) -> None:
+        """Raises `ValueError` where the weights cannot be divided so."""
+        if sharding == "none":
+            return
+        if engine == "local":
+            raise ValueError(f'sharding = "{sharding}" needs engine = "torchrun" or "ray": one process has it all')
+        held = {
+            "lora_rank": self.lora_rank,
+            "train_layers": self.train_layers,
+            "on_policy_share": self.on_policy_share,
+        }
+        if chosen := [name for name, value in held.items() if value]:
+            raise ValueError(f'sharding = "{sharding}" trains all weights on given answers: unset {chosen[0]}')
+
     @property
     def loss(self) -> LossSettings:
         """How the student is compared with the teacher. Raises `ValueError` where that means nothing."""
@@ -168,6 +183,9 @@ class DistillSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What runs the trainer: one process; ``torchrun``, several of this machine; ``ray``, several of a cluster."""
     processes: int = 2
     """With these two: how many share each step, one for each GPU. ``training.threads`` is of each."""
+    sharding: Sharding = "none"
+    """What each of them has of the weights: ``none``, all; ``fsdp``, its part, for students too large for one GPU.
+    Needs CUDA, and neither ``lora_rank`` nor ``train_layers`` nor samples."""
     approval: Literal["auto", "manual"] = "manual"
     """``manual``: a release that passed its gate waits for a person."""
     holdout_share: float = 0.25
@@ -208,6 +226,7 @@ class DistillSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Refuse processes without an equal part, and a secret: settings are a part of every release."""
         if self.engine != "local":
             self.training.divided_by(self.processes)
+        self.training.sharded_by(self.sharding, self.engine)
         if self.mlflow_uri is not None and "@" in self.mlflow_uri:
             raise ValueError(
                 "mlflow_uri holds a user or a password: give them as MLFLOW_TRACKING_USERNAME, _PASSWORD"

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
-from distill import ranks
+from distill import ranks, sharding
 from distill.collate import ExampleSet, collate, read_examples, split_off
 from distill.student import make_student, new_folder
 from distill.train_config import ConfigError, TrainConfig, TrainResult, read_config
@@ -135,6 +135,9 @@ def train(config: TrainConfig, job: Path, stop: "StopFlag") -> None:
     if ranks.agreed(stop.asked):
         raise Stopped
     run.finish(job)
+    if config.sharding != "none":
+        run.trainer.model = sharding.gathered(run.trainer.model, load_student(config, source))
+    run.take_best()
     if lower is not None:
         restore_layers(model, lower)
     if ranks.is_first():
@@ -172,8 +175,7 @@ class _Run:
     stopped_early: bool = False
 
     def finish(self, job: Path) -> None:
-        """Train from the newest checkpoint to the end, and take the weights that were best. Raises `Stopped`."""
-        from distill.progress import best_of, validation_losses
+        """Train from the newest checkpoint to the end. Raises `Stopped`."""
         from distill.trainer import newest_checkpoint, state_of
 
         with ranks.first_alone():
@@ -187,8 +189,13 @@ class _Run:
         self.stopped_early = self.early is not None and self.early.over(state)
         if state.global_step < state.max_steps and not self.stopped_early:
             raise Stopped
+
+    def take_best(self) -> None:
+        """Take the weights that were best, where that was measured."""
+        from distill.progress import best_of, validation_losses
+
         if self.early is not None:
-            self.validation_loss = best_of(validation_losses(state), self.early.min_delta)[0]
+            self.validation_loss = best_of(validation_losses(self.trainer.state), self.early.min_delta)[0]
             self.early.restore(cast("PreTrainedModel", self.trainer.model))
 
 
@@ -264,7 +271,7 @@ def _arguments(config: TrainConfig, job: Path, examples: int) -> "TrainingArgume
         num_train_epochs=config.epochs,
         per_device_train_batch_size=config.batch_size // config.accumulation_steps // ranks.world(),
         gradient_accumulation_steps=config.accumulation_steps,
-        gradient_checkpointing=config.gradient_checkpointing,
+        **sharding.arguments(config),
         gradient_checkpointing_kwargs={"use_reentrant": False},
         learning_rate=config.learning_rate,
         warmup_steps=config.warmup_ratio,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import msgspec
 
-from distill.settings import ABOVE_ZERO, TRAINING_RANGES, Engine, TrainingSettings
+from distill.settings import ABOVE_ZERO, TRAINING_RANGES, Engine, Sharding, TrainingSettings
 
 __all__ = ("ConfigError", "TrainConfig", "TrainResult", "read_config")
 
@@ -26,6 +26,7 @@ class TrainConfig(TrainingSettings, frozen=True, kw_only=True, forbid_unknown_fi
     output: str
     engine: Engine = "local"
     processes: int = 1
+    sharding: Sharding = "none"
 
     def __post_init__(self) -> None:
         """Refuse a number out of its range, and what means nothing, as `ValueError`."""
@@ -40,6 +41,7 @@ class TrainConfig(TrainingSettings, frozen=True, kw_only=True, forbid_unknown_fi
         super().__post_init__()
         if self.engine != "local":
             self.divided_by(self.processes)
+        self.sharded_by(self.sharding, self.engine)
 
 
 class TrainResult(msgspec.Struct):
