@@ -93,14 +93,18 @@ def say(line: str) -> None:
 
 
 def _fill_ledger(study: Study, rows: int) -> None:
-    """The teacher's answers to training requests, as the gateway records them; more than are taken, newest last."""
+    """The teacher's answers to training requests, as the gateway records them; more than are taken, newest last.
+
+    None is later than now: a dataset has no row of the future.
+    """
     if (study.folder / "ledger.sqlite").exists():
         return
     tokens = LabelTokens.of(study.answers.labels, study.weights)
     store = open_store(sqlite_url(study.folder))
-    now = now_ms()
+    requests = study.desk.train[: int(rows * 1.2)]
+    begin = now_ms() - len(requests)
     records: list[RequestRecord] = []
-    for place, request in enumerate(study.desk.train[: int(rows * 1.2)]):
+    for place, request in enumerate(requests):
         probabilities = study.answers.rows[request.text]
         label = study.label(request.text)
         content = Content(
@@ -112,7 +116,7 @@ def _fill_ledger(study: Study, rows: int) -> None:
         records.append(
             RequestRecord(
                 id=f"req_{place:06d}",
-                created_at=now + place,
+                created_at=begin + place,
                 route="teacher",
                 reason="no_release",
                 finish_reason="stop",
@@ -135,6 +139,8 @@ def _dataset(study: Study, size: int) -> Path:
         manifest = build_dataset(Building(store, settings, 0.1, tokenizer), folder)
         store.close()
         say(f"dataset of {manifest.train} rows, {manifest.aligned_share:.1%} of their tokens with soft targets")
+        if manifest.train < size * 0.97:
+            raise SystemExit(f"{size} answers were to be trained on, {manifest.train} are")
     return folder
 
 
@@ -208,6 +214,7 @@ def _draw(cells: Sequence[dict[str, Any]], teacher: float, path: Path) -> None:
         axes.errorbar(x, share[:, 0], errors, marker=marker, capsize=3, label=f"{name} targets")
     axes.set(xscale="log", xlabel="teacher answers trained on", ylabel="agreement with the teacher, %")
     axes.set_xticks(sorted({c["answers"] for c in cells}), [f"{n:,}" for n in sorted({c["answers"] for c in cells})])
+    axes.minorticks_off()
     axes.set_title(f"The student served by vLLM on {cells[0]['tests']:,} new requests (teacher right: {teacher:.1%})")
     axes.grid(alpha=0.3)
     axes.legend()
