@@ -36,7 +36,7 @@ HELD_S: Final = 30.0
 PAUSE_S: Final = 1.0
 INHERITED: Final = (
     "CUDA_", "HF_", "HIP_", "HOME", "LANG", "LC_", "LD_", "LOGNAME", "MKL_", "NCCL_", "NVIDIA_", "OMP_", "PATH",
-    "PYTHON", "PYTORCH_", "RAY_", "ROCR_", "TMPDIR", "TORCH", "TRITON_", "TZ", "USER", "VIRTUAL_ENV", "XDG_",
+    "PYTHON", "PYTORCH_", "RAY_", "ROCR_", "TMPDIR", "TORCH", "TRITON_", "TZ", "USER", "VIRTUAL_ENV", "VLLM_", "XDG_",
 )  # fmt: skip
 """Beginnings of the names of variables that a trainer gets: no key, no token, no database's URL."""
 SECRETS: Final = ("KEY", "PASSWORD", "SECRET", "TOKEN")

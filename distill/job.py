@@ -124,7 +124,7 @@ async def _train(context: JobContext, job: Job, source: Path, champion: Release 
 
 def drop_scratch(folder: Path) -> None:
     """Delete what only an unfinished training needs: its checkpoints are several times the model's size."""
-    for name in ("checkpoints", "student", "ray"):
+    for name in ("checkpoints", "student", "ray", "sampler"):
         shutil.rmtree(folder / name, ignore_errors=True)
 
 

@@ -1,11 +1,16 @@
 """Distilling on what the student itself said: what the teacher thinks of what follows a token is its reward."""
 
+from typing import Final
+
 import torch
 from torch import Tensor
 
 from distill.divergences import picked_logprobs
 
-__all__ = ("discounted_sum", "long_term_loss", "prefix_weights", "token_rewards")
+__all__ = ("discounted_sum", "drift_weights", "long_term_loss", "prefix_weights", "token_rewards")
+
+MOST: Final = 2.0
+"""What a token of a sampled answer counts at most for its prefix's having become likelier: it bounds the variance."""
 
 
 def discounted_sum(values: Tensor, gamma: float) -> Tensor:
@@ -64,11 +69,35 @@ def prefix_weights(rewards: Tensor, extra: float) -> Tensor:
     return 1.0 + extra * left / whole.masked_fill(whole == 0.0, 1.0)
 
 
+def drift_weights(now: Tensor, drawn: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
+    """What tokens count whose answers were drawn with other weights than the student has now.
+
+    The prefix of a token came with the probability that the old weights gave it. Its importance weight is the product
+    over the prefix of q_now(y_i) / q_drawn(y_i), `MOST` at most: with it, the divergence at a position is, up to that
+    bound, what it would be over answers of the present student. Where nothing has changed it is 1.
+
+    Args:
+        now: (N,) log-probabilities of the sampled tokens, in the order of ``keep``, at the sampling temperature.
+        drawn: (N,) the ones that they were drawn with.
+        keep: (B, T) bool, N times true: where they are, each row's one after the other.
+
+    Returns:
+        (N,) for the divergence at a token, which is of the prefix before it; and (N,) with the token itself, for what
+        its own probability is answerable for (`long_term_loss`). Both without a gradient.
+    """
+    with torch.no_grad():
+        ratios = now.new_zeros(keep.shape).masked_scatter(keep, now - drawn.to(now.dtype))
+        through = ratios.cumsum(-1)
+        before = (through - ratios).exp().clamp(max=MOST)[keep]
+        return before, through.exp().clamp(max=MOST)[keep]
+
+
 def long_term_loss(student_logits: Tensor, rewards: Tensor, labels: Tensor, keep: Tensor, gamma: float) -> Tensor:
     """What a sampled token does to KL(q ∥ p) of those after it: -A_(t+1) log q(y_t), A without a gradient.
 
     Together with KL(q ∥ p) at each token it is MiniLLM's gradient (arXiv:2306.08543, section 2.2: single-step
-    decomposition, length normalisation). Its importance weights are 1: the samples are this step's.
+    decomposition, length normalisation). Its importance weights are those of `drift_weights`;
+    what follows a token counts as it was drawn.
 
     Args:
         student_logits: (N, V) at the N labels, in the order of ``keep``.

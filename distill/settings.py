@@ -32,6 +32,8 @@ TRAINING_RANGES: Final[dict[str, tuple[float, float]]] = {
     "on_policy_early": (0, 1e3),
     "sample_tokens": (1, 1e6),
     "sample_temperature": (0, 1e12),
+    "sample_refresh_steps": (1, 1e9),
+    "sample_gpu_share": (0.01, 1),
     "lora_rank": (1, 1e6),
     "lora_alpha": (0, 1e12),
     "max_length": (2, 1e9),
@@ -44,6 +46,8 @@ TRAINING_RANGES: Final[dict[str, tuple[float, float]]] = {
 """Where a number of `TrainingSettings` may lie, in the settings and in ``train.json``."""
 ABOVE_ZERO: Final = ("learning_rate", "temperature", "sample_temperature", "lora_alpha")
 """Those of them that may not be 0 itself."""
+LEAST_TEMPERATURE: Final = 0.01
+"""vLLM makes this of anything that is smaller and not 0."""
 
 
 class TrainingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -96,6 +100,13 @@ class TrainingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Longest answer that the student samples in such a step."""
     sample_temperature: float = 1.0
     """Temperature it samples at."""
+    sampler: Literal["local", "vllm"] = "local"
+    """What draws the samples: transformers in the trainer itself, or a vLLM server of the student beside it."""
+    sample_refresh_steps: int = 1
+    """With ``vllm``: steps between two times that the server takes the student's newest weights. Must divide
+    ``save_steps``."""
+    sample_gpu_share: float = 0.3
+    """With ``vllm`` on a GPU: the share of its memory that the server may take beside the trainer."""
     lora_rank: int | None = None
     """Train a LoRA adapter of this rank; unset trains the weights."""
     lora_alpha: float | None = None
@@ -138,6 +149,15 @@ class TrainingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError("on_policy_early needs on_policy_share: it weighs the tokens of sampled answers")
         if self.on_policy_gamma is not None and not (self.on_policy_share and self.divergence == "reverse_kl"):
             raise ValueError('on_policy_gamma needs on_policy_share and divergence = "reverse_kl"')
+        if self.samples_on_server and self.save_steps % max(1, self.sample_refresh_steps):
+            raise ValueError(
+                f"sample_refresh_steps = {self.sample_refresh_steps}: must divide save_steps ({self.save_steps}), so "
+                "that a run that goes on from a checkpoint samples with the same weights"
+            )
+        if self.samples_on_server and self.sample_temperature < LEAST_TEMPERATURE:
+            raise ValueError(
+                f"sample_temperature = {self.sample_temperature}: vLLM takes {LEAST_TEMPERATURE} or more"
+            )
         if self.batch_size % max(1, self.accumulation_steps):
             raise ValueError(f"batch_size = {self.batch_size}: not a multiple of accumulation_steps")
         if self.lora_4bit and self.lora_rank is None:
@@ -145,8 +165,15 @@ class TrainingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if 0.0 <= self.beta <= 1.0:  # else it is said with the other ranges, which name the variable
             _ = self.loss
 
+    @property
+    def samples_on_server(self) -> bool:
+        """Whether a vLLM of the student draws the samples."""
+        return self.sampler == "vllm" and self.on_policy_share > 0
+
     def divided_by(self, processes: int) -> None:
-        """Raises `ValueError` where so many processes cannot share a step's examples equally."""
+        """Raises `ValueError` where so many processes cannot share a step's examples equally, or one server."""
+        if self.samples_on_server:
+            raise ValueError('sampler = "vllm" needs distill.engine = "local": take sampler = "local" with several')
         parts = max(1, self.accumulation_steps) * max(1, processes)
         if self.batch_size % parts:
             raise ValueError(

@@ -11,12 +11,12 @@ from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel, set_seed
 
-from distill.sampling import Sampling
+from distill.sampling import Sampler, Sampling
 from distill.student import copy_companions
 from distill.train_config import ConfigError, TrainConfig
 from distill.trainer import LocalTeacher, computes_bfloat16, freeze_embeddings, freeze_lower_layers
 
-__all__ = ("load_student", "load_teacher", "merged", "save_student", "uses_bfloat16")
+__all__ = ("dtype_of", "load_student", "load_teacher", "merged", "sampling_of", "save_student", "uses_bfloat16")
 
 
 def uses_bfloat16(config: TrainConfig) -> bool:
@@ -99,8 +99,8 @@ def _targets(config: TrainConfig, model: PreTrainedModel) -> str | list[str]:
     return names
 
 
-def load_teacher(config: TrainConfig, student: Path) -> LocalTeacher | None:
-    """The local teacher, if there is one, in the precision that the student computes in.
+def load_teacher(config: TrainConfig, student: Path, sampler: Sampler | None = None) -> LocalTeacher | None:
+    """The local teacher, if there is one, in the student's precision; it scores the answers that ``sampler`` draws.
 
     Raises:
         ConfigError: Its tokens are not the student's and samples are to be scored, or they are and yet its logits are
@@ -120,10 +120,20 @@ def load_teacher(config: TrainConfig, student: Path) -> LocalTeacher | None:
     model.eval().requires_grad_(False)
     if torch.cuda.is_available():
         cast("nn.Module", model).cuda()
-    sampling = Sampling(config.sample_tokens, config.sample_temperature, config.seed)
     return LocalTeacher(
-        model, config.on_policy_share, sampling, is_foreign, config.on_policy_gamma, config.on_policy_early
+        model,
+        config.on_policy_share,
+        sampling_of(config),
+        is_foreign,
+        config.on_policy_gamma,
+        config.on_policy_early,
+        sampler,
     )
+
+
+def sampling_of(config: TrainConfig) -> Sampling:
+    """How the student's own answers are sampled."""
+    return Sampling(config.sample_tokens, config.sample_temperature, config.seed)
 
 
 def merged(model: PeftModel, source: Path) -> nn.Module:
@@ -139,8 +149,12 @@ def save_student(model: Any, config: TrainConfig, source: Path, folder: Path) ->
     if config.lora_rank is not None:
         model.save_pretrained(folder / "adapter")  # for a server that swaps adapters only
         plain = merged(model, source) if config.lora_4bit else plain.merge_and_unload()
-    written = json.loads((source / "config.json").read_bytes())
-    dtype = written.get("dtype") or written.get("torch_dtype") or "float32"
-    plain.to(getattr(torch, dtype)).save_pretrained(folder)
+    plain.to(dtype_of(source)).save_pretrained(folder)
     # The trainer changes the config (use_cache, dtype): a release differs from its source in weights only.
     copy_companions(source, folder)
+
+
+def dtype_of(source: Path) -> torch.dtype:
+    """The dtype of a model's folder, by its config."""
+    written = json.loads((source / "config.json").read_bytes())
+    return getattr(torch, written.get("dtype") or written.get("torch_dtype") or "float32")

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, TrainingArguments
 
     from distill.progress import EarlyStop, Progress
+    from distill.sampling import Sampler
     from distill.trainer import DistillTrainer, LocalTeacher
 
 __all__ = ("StopFlag", "attempt", "main", "prepared", "train")
@@ -113,19 +114,26 @@ def train(config: TrainConfig, job: Path, stop: "StopFlag") -> None:
     """
     if Path(config.output).exists():
         return  # the rename to `output` is the last thing a run does
-    from distill.frozen import restore_layers, without_lower_layers
-    from distill.progress import ProgressLog, watch
-    from distill.student_model import load_student, load_teacher
+    from distill.student_engine import sampler_of
 
     ranks.join()
     with ranks.first_alone():
         source = _source(config, job)
+    with sampler_of(config, job, source) as sampler:
+        _train_from(source, config, job, stop, sampler)
+
+
+def _train_from(source: Path, config: TrainConfig, job: Path, stop: "StopFlag", sampler: "Sampler | None") -> None:
+    from distill.frozen import restore_layers, without_lower_layers
+    from distill.progress import ProgressLog, watch
+    from distill.student_model import load_student, load_teacher
+
     examples = ExampleSet(read_examples(Path(config.examples)), config.max_length)
     if len(examples) < ranks.world():
         few = "no example" if not examples else f"fewer than {ranks.world()} examples"
         raise ConfigError(f"{config.examples} has {few} of at most {config.max_length} tokens")
     model = load_student(config, source)
-    teacher = load_teacher(config, source)
+    teacher = load_teacher(config, source, sampler)
     # what samples needs all its layers, and four-bit weights stay where they are
     upper = config.train_layers if not (config.on_policy_share or config.lora_4bit) else None
     prepared = partial(_write_prepared, job / PREPARED, len(examples))

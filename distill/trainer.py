@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -17,11 +18,12 @@ from transformers import PreTrainedModel, Trainer, TrainerState
 
 from distill import ranks
 from distill.collate import IGNORED, BucketSampler, Selected
+from distill.divergences import picked_logprobs
 from distill.foreign import Side, answers_distance
 from distill.loss_settings import LossSettings
 from distill.losses import Targets, dense_distillation_loss, distillation_loss
-from distill.on_policy import long_term_loss, prefix_weights, token_rewards
-from distill.sampling import Sampling, sampled_batch
+from distill.on_policy import drift_weights, long_term_loss, prefix_weights, token_rewards
+from distill.sampling import LocalSampler, Sampler, Sampling, sampled_batches
 
 __all__ = (
     "DistillTrainer",
@@ -53,6 +55,8 @@ class LocalTeacher:
     """Of `long_term_loss` in sampled answers; None leaves it out."""
     early: float = 0.0
     """Of `prefix_weights` in sampled answers."""
+    sampler: Sampler | None = None
+    """What draws the answers, by ``sampling``; None is the model that is trained itself."""
 
 
 def freeze_embeddings(model: PreTrainedModel) -> None:
@@ -155,12 +159,9 @@ class DistillTrainer(Trainer):
         if teacher is None or not teacher.share or not _chosen(teacher, step):
             return super().get_batch_samples(epoch_iterator, num_batches, device)
         student = self.accelerator.unwrap_model(self.model)
-        sampled = (
-            sampled_batch(
-                student, batch, teacher.sampling, (step * num_batches + place) * ranks.world() + ranks.rank()
-            )
-            for place, batch in enumerate(epoch_iterator)
-        )
+        batches = list(islice(epoch_iterator, num_batches))
+        sampler = teacher.sampler or LocalSampler(teacher.sampling)
+        sampled = iter(sampled_batches(student, batches, sampler, step))
         return super().get_batch_samples(sampled, num_batches, device)
 
     def compute_loss(
@@ -189,7 +190,7 @@ class DistillTrainer(Trainer):
         else:
             scores = _scores(self.teacher.model, _entering(inputs, "input_ids"), keep)
             if "sampled" in inputs:
-                loss = self._sampled_loss(outputs.logits, scores, targets, keep, num_items_in_batch)
+                loss = self._sampled_loss(outputs.logits, scores, targets, inputs, num_items_in_batch)
             else:
                 loss = dense_distillation_loss(
                     outputs.logits, scores, targets, self.loss_settings, num_items_in_batch
@@ -200,17 +201,27 @@ class DistillTrainer(Trainer):
         return (loss, outputs) if return_outputs else loss
 
     def _sampled_loss(
-        self, logits: Tensor, scores: Tensor, targets: Targets, keep: Tensor, items: Tensor | int | None
+        self,
+        logits: Tensor,
+        scores: Tensor,
+        targets: Targets,
+        inputs: dict[str, Tensor],
+        items: Tensor | int | None,
     ) -> Tensor:
         """The loss of answers that the student sampled: no hard label is in it."""
         teacher = cast("LocalTeacher", self.teacher)
-        rewards = token_rewards(logits, scores, targets.labels, keep)
+        labels, keep = _labels(inputs["labels"])
+        rewards = token_rewards(logits, scores, labels, keep)
         weights = prefix_weights(rewards, teacher.early)[keep] * cast("Tensor", targets.weights)
+        before = through = weights
+        if "drawn_logprobs" in inputs:
+            now = picked_logprobs(logits.detach(), labels.unsqueeze(-1), teacher.sampling.temperature)[:, 0]
+            before, through = (weights * each for each in drift_weights(now, inputs["drawn_logprobs"], keep))
         settings = replace(self.loss_settings, alpha=1.0)
-        loss = dense_distillation_loss(logits, scores, replace(targets, weights=weights), settings, items)
+        loss = dense_distillation_loss(logits, scores, replace(targets, weights=before), settings, items)
         if teacher.gamma is not None:
-            later = weights * long_term_loss(logits, rewards, targets.labels, keep, teacher.gamma)
-            loss = loss + later.sum() / (items or len(targets.labels))
+            later = through * long_term_loss(logits, rewards, labels, keep, teacher.gamma)
+            loss = loss + later.sum() / (items or len(labels))
         return loss
 
     def evaluate(

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import numpy as np
 
-__all__ = ("ParityReport", "compare", "probe_logprobs", "trained_logprobs")
+__all__ = ("ParityReport", "compare", "model_logprobs", "probe_logprobs", "trained_logprobs")
 
 SECONDS_PER_PROBE = 120.0
 
@@ -60,11 +60,18 @@ def trained_logprobs(folder: Path, probes: Sequence[Sequence[int]]) -> list[list
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True).eval()
+    return model_logprobs(model, probes)
+
+
+def model_logprobs(model: Any, probes: Sequence[Sequence[int]]) -> list[list[float]]:
+    """The same of a model of transformers, as it is."""
+    import torch
+
     scores: list[list[float]] = []
     with torch.inference_mode():
         for probe in probes:
-            tokens = torch.tensor([list(probe)])
-            logprobs = torch.log_softmax(model(tokens).logits[0, :-1], dim=-1)
+            tokens = torch.tensor([list(probe)], device=model.device)
+            logprobs = torch.log_softmax(model(tokens).logits[0, :-1].float(), dim=-1)
             scores.append(logprobs.gather(1, tokens[0, 1:, None])[:, 0].tolist())
     return scores
 

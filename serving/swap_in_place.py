@@ -18,7 +18,7 @@ from serving.guard import RELEASE_PATH
 from serving.parity import compare, probe_logprobs
 from serving.server import EngineError, VllmServer
 
-__all__ = ("Fresh", "SwapError", "Target", "probe", "reloadable", "swap_in_place")
+__all__ = ("Fresh", "SwapError", "Target", "check", "probe", "probes_of", "reloadable", "swap_in_place")
 
 TOLERANCE: Final = {"cpu": 1e-3, "cuda": 0.05}
 """Largest difference, in nats, of a reloaded model's log-probabilities from those of a server started with it."""
@@ -36,11 +36,15 @@ class SwapError(Exception):
 
 @dataclass(frozen=True)
 class Target:
-    """What is to be served: a release, its weights, and what a server started with them said, where that is known."""
+    """What is to be served: a release, its weights, and what a server started with them said, where that is known.
+
+    ``tolerance`` in the place of `TOLERANCE`, where that is not a server of the same kind.
+    """
 
     release: str
     weights: Path
     fresh: Fresh | None
+    tolerance: float | None = None
 
 
 def reloadable(old: Path, new: Path) -> bool:
@@ -82,14 +86,18 @@ async def swap_in_place(server: VllmServer, target: Target, drain_s: float) -> N
             await _post(client, "/collective_rpc", reload)
             await _post(client, "/update_weight_version", {"new_version": target.release})
             await _post(client, "/resume")
-            _check(await probe(server, target.weights), target.fresh, before, TOLERANCE[server.options.device])
+            tolerance = target.tolerance or TOLERANCE[server.options.device]
+            check(await probe(server, target.weights), target.fresh, before, tolerance)
             await _post(client, RELEASE_PATH, {"release": target.release})
     except (httpx.HTTPError, EngineError) as error:
         raise SwapError(f"vLLM did not take the weights of {target.release}: {error!r}") from error
 
 
-def _check(served: Fresh, fresh: Fresh | None, before: Fresh | None, tolerance: float) -> None:
-    """Against a server that was started with the weights; without one, the answers must at least have changed."""
+def check(served: Fresh, fresh: Fresh | None, before: Fresh | None, tolerance: float) -> None:
+    """Against a server that was started with the weights; without one, the answers must at least have changed.
+
+    Raises `SwapError`.
+    """
     flat = [value for row in served for value in row]
     if not all(map(math.isfinite, flat)):
         raise SwapError("the reloaded model gives log-probabilities that are no numbers")

@@ -16,7 +16,7 @@ from distill.foreign import (
     sorted_distance,
     universal_logit_distance,
 )
-from distill.on_policy import discounted_sum, long_term_loss, token_rewards
+from distill.on_policy import MOST, discounted_sum, drift_weights, long_term_loss, token_rewards
 
 SEEDS = st.integers(0, 2**31)
 CUTS = st.sets(st.integers(1, 30), min_size=1, max_size=12).map(sorted)
@@ -175,6 +175,31 @@ def test_the_two_terms_of_a_sampled_answer_are_the_gradient_of_the_whole_answers
     single = (q.exp() * (q - p)).sum(-1)
     (sampled,) = torch.autograd.grad((chance.detach() * (single + later).sum(-1)).sum(), student)
     torch.testing.assert_close(exact, sampled)
+
+
+def test_answers_of_older_weights_count_as_those_of_the_present_student():
+    said = torch.tensor([[a, b, c] for a in range(2) for b in range(2) for c in range(2)])
+    at = torch.tensor([[0, 1 + a, 3 + 2 * a + b] for a, b, _ in said.tolist()])
+    old = randn(7, 2)
+    now = old + 0.4 * randn(7, 2, seed=3)
+    log_old, log_now = (each.log_softmax(-1)[at].gather(-1, said[..., None])[..., 0] for each in (old, now))
+    keep = torch.ones(8, 3, dtype=torch.bool)
+    before, through = (each.view(8, 3) for each in drift_weights(log_now.flatten(), log_old.flatten(), keep))
+    assert 1.1 < before.max() < MOST
+    # whatever is said of the prefix before a token, and of that with the token, has the present student's mean
+    of_prefix, of_token = randn(7, seed=2)[at], randn(7, 2, seed=3)[at].gather(-1, said[..., None])[..., 0]
+    for weights, values in ((before, of_prefix), (through, of_token)):
+        drawn, wanted = (each.sum(-1).exp()[:, None] for each in (log_old, log_now))
+        torch.testing.assert_close((drawn * weights * values).sum(0), (wanted * values).sum(0))
+
+
+def test_an_answer_that_has_become_much_likelier_counts_no_more_than_the_bound_and_the_next_row_begins_at_one():
+    keep = torch.tensor([[False, True, True, True], [True, True, False, False]])
+    before, through = drift_weights(
+        torch.tensor([-0.5, -0.5, -0.5, -1.0, -1.0]), torch.tensor([-1.5, -0.5, -2.5, -1.0, -3.0]), keep
+    )
+    assert before.tolist() == pytest.approx([1.0, MOST, MOST, 1.0, 1.0])
+    assert through.tolist() == pytest.approx([MOST, MOST, MOST, 1.0, MOST])
 
 
 def test_what_follows_a_token_is_its_own_rows_and_ends_with_it():

@@ -130,6 +130,13 @@ def test_a_batch_that_has_no_equal_parts_is_refused():
     assert DistillSettings(engine="local", processes=3).training == TrainingSettings()
 
 
+def test_processes_cannot_share_one_server_of_the_student():
+    samples = {"sampler": "vllm", "on_policy_share": 1.0, "teacher_weights": "t"}
+    assert DistillSettings(engine="local", training=TrainingSettings(**samples)).training.samples_on_server
+    with pytest.raises(ValueError, match=r'sampler = "vllm" needs distill\.engine = "local"'):
+        DistillSettings(engine="torchrun", training=TrainingSettings(**samples))
+
+
 @given(st.lists(st.integers(1, 50), min_size=8, max_size=70), st.integers(1, 4), st.integers(1, 2), st.integers(0, 3))
 def test_processes_have_each_batch_of_one_process_between_them_in_whatever_pieces(
     lengths: list[int], processes: int, pieces: int, epoch: int

@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from distill.progress import read_progress
 from distill.train import StopFlag, Stopped, main, train
 from distill.train_config import TrainConfig, TrainResult
 from distill.trainer import newest_checkpoint
-from tests.unit.distill.training import StopAt, config_of
+from tests.unit.distill.training import StopAt, config_of, wait_for_step
 
 Rows = Callable[..., list[Example]]
 Written = Callable[[list[Example]], Path]
@@ -262,14 +261,3 @@ def start(job: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [sys.executable, "-m", "distill.train", str(job)], stderr=subprocess.PIPE, env=environment
     )
-
-
-def wait_for_step(job: Path, step: int, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 90
-    while time.monotonic() < deadline:
-        lines = read_progress(job / "progress.jsonl")
-        if lines and lines[-1].step >= step:
-            return
-        assert process.poll() is None, process.stderr and process.stderr.read()
-        time.sleep(0.02)
-    raise AssertionError(f"step {step} was not reached")

@@ -277,6 +277,14 @@ def test_what_cannot_be_had_is_said_before_training(
         ({"on_policy_share": 0.5, "teacher_weights": "t", "batching": "packed"}, "bucketed"),
         ({"on_policy_early": 0.5, "teacher_weights": "t"}, "on_policy_early needs on_policy_share"),
         ({"on_policy_gamma": 1.0, "on_policy_share": 0.5, "teacher_weights": "t"}, "reverse_kl"),
+        (
+            {"sampler": "vllm", "on_policy_share": 0.5, "teacher_weights": "t", "sample_refresh_steps": 3},
+            "divide save_",
+        ),
+        (
+            {"sampler": "vllm", "on_policy_share": 0.5, "teacher_weights": "t", "sample_temperature": 0.001},
+            "vLLM takes 0.01",
+        ),
         ({"lora_4bit": True}, "needs lora_rank"),
         ({"accumulation_steps": 3}, "not a multiple"),
         ({"learning_rate": 0.0}, "learning_rate = 0.0: must be above 0"),

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, TrainingArguments
 from distill.collate import Example, ExampleSet, collate
 from distill.loss_settings import Divergence, LossSettings
 from distill.losses import Targets, distillation_loss
-from distill.sampling import Sampling, sampled_batch
+from distill.sampling import LocalSampler, Sampling, sampled_batches
 from distill.trainer import DistillTrainer
 
 Rows = Callable[..., list[Example]]
@@ -84,7 +84,8 @@ def test_padding_does_not_change_the_loss_and_gets_no_gradient(tiny: Path, rows:
 def test_a_sampled_row_keeps_its_prompt_and_its_weight(tiny: Path, rows: Rows):
     examples = [msgspec.structs.replace(row, weight=0.5 + place) for place, row in enumerate(rows(5))]
     model = AutoModelForCausalLM.from_pretrained(tiny)
-    batch = sampled_batch(model, collate(examples, pad_id=0), Sampling(tokens=6, temperature=1.0, seed=0), 0)
+    sampler = LocalSampler(Sampling(tokens=6, temperature=1.0, seed=0))
+    (batch,) = sampled_batches(model, [collate(examples, pad_id=0)], sampler, 0)
     labels = batch["labels"] != -100
     assert batch["weights"].tolist() == [0.5 + row for row, _ in labels.nonzero().tolist()]
     for place, row in enumerate(examples):

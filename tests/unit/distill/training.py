@@ -76,3 +76,15 @@ def same_curves(alone: Path, job: Path, within: float = 1e-4) -> None:
             [getattr(line, name) for line in curve if getattr(line, name) is not None] for curve in curves
         )
         assert theirs == pytest.approx(mine, rel=within), name
+
+
+def wait_for_step(job: Path, step: int, trainer: "subprocess.Popen[bytes]", seconds: float = 90) -> None:
+    """Return when the process has told of the step; fails where it ends before, or after so many seconds."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        lines = read_progress(job / "progress.jsonl")
+        if lines and lines[-1].step >= step:
+            return
+        assert trainer.poll() is None, trainer.stderr and trainer.stderr.read()
+        time.sleep(0.02)
+    raise AssertionError(f"step {step} was not reached")
