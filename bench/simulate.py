@@ -21,7 +21,7 @@ from typing import Any, Final, cast
 
 import numpy as np
 
-from distill.estimate.proxy import answers_of, design, fit, right
+from distill.estimate.proxy import answers_of, fit, likeness, right
 from distill.estimate.reading import Sampled
 from gateway.pacing import READ_S, Pacing
 from router.calibration import Prices
@@ -223,8 +223,9 @@ def measured_rows() -> tuple[list[Row], Thresholds]:
     sample = [_sampled(at, request) for at, request in enumerate(desk)]
     half = len(sample) // 2
     learned, asked = np.arange(half), np.arange(half, len(sample))
-    answers, rows = answers_of(sample), design(sample, learned)
-    given, ahead = fit(rows.take(learned), answers.of[learned]).answers(rows.take(asked))
+    answers, alike = answers_of(sample), likeness(sample, learned)
+    proxy = fit(alike[np.ix_(learned, learned)], answers.of[learned])
+    given, ahead = proxy.answers(alike[np.ix_(asked, learned)])
     agreed = right(answers, given, sample, asked)
     labelled = [
         LabelledRequest(sample[row].view, (TokenLogprob(math.log(max(p, 1e-3)), ()),), bool(will))
