@@ -13,6 +13,12 @@ Script = Callable[[str, dict[str, Any]], Any]
 PLACES = re.compile(r"\[answer (A|B) \w+\]\n(.*?)\n\[end of answer", re.DOTALL)
 
 
+class Listener(ThreadingHTTPServer):
+    """Python's own lets five connections wait, and an evaluation opens more at once."""
+
+    request_queue_size = 128
+
+
 @dataclass
 class FakeServer:
     """``url`` is its base URL; ``seen`` has the paths, bodies and keys as they arrived."""
@@ -38,7 +44,7 @@ class FakeServer:
             def log_message(self, *_: Any) -> None:
                 """Say nothing."""
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = Listener(("127.0.0.1", 0), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever)
         self._thread.start()
         self.url = f"http://127.0.0.1:{self._server.server_port}/v1"
