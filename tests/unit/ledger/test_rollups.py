@@ -1,5 +1,7 @@
 """The rollups are what a recount of the requests gives, however these come in, and after a migration too."""
 
+import re
+
 import pytest
 import sqlalchemy as sa
 from alembic import command
@@ -194,7 +196,7 @@ def test_a_long_range_is_read_by_the_primary_key(store):
     else:
         # how many looks into the index it takes is the planner's affair, by how many rows there are
         assert "Seq Scan" not in plan
-        assert "Index Cond: ((dimension)" in plan, plan
+        assert re.search(r"Index Cond: \(+dimension\)", plan), plan
 
 
 def test_the_pages_of_requests_are_walked_along_an_index(store):
