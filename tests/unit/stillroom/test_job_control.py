@@ -45,7 +45,8 @@ def test_each_trigger_is_shown_with_how_far_it_is_and_what_holds_it(stillroom, h
 @pytest.mark.parametrize(
     ("name", "value", "says"),
     [
-        ("SCHEDULE", "0 3 * * *", "write `every 7d`"),
+        ("SCHEDULE", "hourly", "write `every 7d`"),
+        ("SCHEDULE", "0 25 * * *", "no hour of a crontab: from 0 to 23"),
         ("WINDOWS", '["22-6"]', "write `22:00-06:00`"),
         ("ESCALATION_RISE", "1.5", "must be between 0 and 1"),
         ("COMPUTE_HOURS_MONTH", "nan", "must be between"),
