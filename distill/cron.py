@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Final
 
-__all__ = ("Cron", "parse_cron")
+__all__ = ("FIELDS", "Cron", "parse_cron")
 
-MINUTE_MS: Final = 60_000
 LONGEST: Final = 366 * 9
 """Days between two of the rarest, the 29 February around a year like 2100."""
 MONTHS: Final = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy.exc import DataError, IntegrityError
 
+from distill.data.rows import hash64
 from distill.exchange import Exchange, Unreadable
 from distill.import_formats import format_of, is_batch_input, read_exchange
 from distill.log_files import MAX_LINE, entries
@@ -180,7 +181,7 @@ class BatchInputs:
                     return
                 name = line.get("custom_id") if line else None
                 if isinstance(name, str):
-                    self._names.append(_hash(name))
+                    self._names.append(hash64(name))
                     self._places.append(number << OFFSET_BITS | at)
                 at += len(raw)
         self.files[path] = path.open("rb")
@@ -199,7 +200,7 @@ class BatchInputs:
         names, files = np.asarray(self._names), list(self.files.values())
         if self._order is None:
             self._order = np.argsort(names, kind="stable")
-        hashed = np.uint64(_hash(custom_id))
+        hashed = np.uint64(hash64(custom_id))
         first, end = (int(np.searchsorted(names, hashed, side, self._order)) for side in ("left", "right"))
         for row in self._order[first:end].tolist():
             number, at = divmod(self._places[row], 1 << OFFSET_BITS)
@@ -241,10 +242,6 @@ def _record(exchange: Exchange, options: ImportOptions, mtime_ms: int) -> Reques
         trainable=exchange.trainable,
         content=content,
     )
-
-
-def _hash(name: str) -> int:
-    return int.from_bytes(hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest())
 
 
 def _try(raw: bytes) -> dict[str, Any] | None:

@@ -73,12 +73,15 @@ def sampled_batches(
 
     Where the sampler says what its tokens were drawn with, that is ``drawn_logprobs``, one for each label.
     """
-    drawn = sampler.answers(model, [_prompts_of(batch) for batch in batches], step)
-    return [_answered(model, batch, answers) for batch, answers in zip(batches, drawn, strict=True)]
+    prompts = [_prompts_of(batch) for batch in batches]
+    drawn = sampler.answers(model, prompts, step)
+    return [_answered(model, *each) for each in zip(batches, prompts, drawn, strict=True)]
 
 
-def _answered(model: PreTrainedModel, batch: dict[str, Tensor], answers: list[Answer]) -> dict[str, Tensor]:
-    rows = zip(_prompts_of(batch), answers, _row_weights(batch), strict=True)
+def _answered(
+    model: PreTrainedModel, batch: dict[str, Tensor], prompts: Prompts, answers: list[Answer]
+) -> dict[str, Tensor]:
+    rows = zip(prompts, answers, _row_weights(batch), strict=True)
     examples = [Example(prompt, answer.ids, weight=weight) for prompt, answer, weight in rows]
     made = collate(examples, model.config.pad_token_id or 0, 1)
     if all(answer.logprobs is not None for answer in answers):

@@ -11,10 +11,7 @@ spec/standard-webhooks.md).
 
 import asyncio
 import contextlib
-import os
 import random
-import secrets
-import socket
 import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
@@ -77,7 +74,7 @@ class WebhookSender:
     store: Store
     endpoints: Sequence[Endpoint]
     patience: Patience = Patience()
-    owner: str = field(default_factory=lambda: f"{socket.gethostname()[:60]}:{os.getpid()}:{secrets.token_hex(4)}")
+    owner: str = field(default_factory=leases.new_owner)
     _held_until: float = 0.0
     _said: set[str] = field(default_factory=set[str])
 

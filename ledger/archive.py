@@ -5,9 +5,6 @@ only one by one as they were read back. What came late is added by the next run;
 again.
 """
 
-import os
-import secrets
-import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,6 +14,7 @@ import sqlalchemy as sa
 
 from ledger import leases, schema
 from ledger.archive_files import Archived, ArchiveError, ArchiveFiles, Key, Row, is_same, key_of
+from ledger.requests import MINUTE_MS
 from ledger.rollups import DAY_MS
 from ledger.store import Store, now_ms
 
@@ -26,7 +24,6 @@ YOUNGEST_DAYS: Final = 2
 """Records of a younger day may still be on their way, and a record that comes again would be counted again."""
 PAGE: Final = 10_000
 DELETED_AT_ONCE: Final = 1_000
-MINUTE_MS: Final = 60_000
 LEASE: Final = "archive"
 LEASE_MS: Final = 600_000
 
@@ -65,7 +62,7 @@ class _Run:
     store: Store
     files: ArchiveFiles
     delete: bool
-    owner: str = field(default_factory=lambda: f"{socket.gethostname()[:60]}:{os.getpid()}:{secrets.token_hex(4)}")
+    owner: str = field(default_factory=leases.new_owner)
     _renew_at: float = 0.0
 
     def hold(self) -> None:
@@ -76,7 +73,7 @@ class _Run:
         self._renew_at = now + LEASE_MS / 10_000
         if not leases.take(self.store, LEASE, self.owner, LEASE_MS):
             raise ArchiveError(
-                f"another process archives this ledger, or was ended within {LEASE_MS // 60_000} minutes"
+                f"another process archives this ledger, or was ended within {LEASE_MS // MINUTE_MS} minutes"
             )
 
     def days(self, table: sa.Table, end: int) -> Iterator[int]:

@@ -1,11 +1,20 @@
 """Leases by name: of the processes that ask, one at a time holds it, and a dead one's passes on."""
 
+import os
+import secrets
+import socket
+
 import sqlalchemy as sa
 
 from ledger import schema
 from ledger.store import Store, insert_into, now_ms
 
-__all__ = ("give_back", "take")
+__all__ = ("give_back", "new_owner", "take")
+
+
+def new_owner() -> str:
+    """A name for one holder of leases: this machine, this process, and one of several in it."""
+    return f"{socket.gethostname()[:60]}:{os.getpid()}:{secrets.token_hex(4)}"
 
 
 def take(store: Store, name: str, owner: str, lease_ms: int) -> bool:

@@ -3,9 +3,6 @@
 import asyncio
 import contextlib
 import math
-import os
-import secrets
-import socket
 import time
 from dataclasses import dataclass, field
 from typing import Final
@@ -44,7 +41,7 @@ class BatchRunner:
     store: Store
     folder: Folder
     room: Room
-    owner: str = field(default_factory=lambda: f"{socket.gethostname()[:60]}:{os.getpid()}:{secrets.token_hex(4)}")
+    owner: str = field(default_factory=leases.new_owner)
     _running: dict[str, asyncio.Task[None]] = field(default_factory=dict[str, asyncio.Task[None]])
     _works: dict[str, BatchWork] = field(default_factory=dict[str, BatchWork])
     _draining_since: float | None = None
