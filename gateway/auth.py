@@ -27,8 +27,6 @@ def opt(scope: str, short_way: bool = False) -> dict[str, Any]:
 async def authorise(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
     """The application's guard. A handler that declares no scope is closed to everyone.
 
-    Asynchronous without need: Litestar would run a synchronous guard in a thread.
-
     Raises `AuthenticationError` or `PermissionDenied`.
     """
     scope = handler.opt.get("scope")
@@ -36,13 +34,13 @@ async def authorise(connection: ASGIConnection[Any, Any, Any, Any], handler: Bas
         raise PermissionDenied("this path is closed")
     if scope == PUBLIC or not connection.app.state.auth_required:
         return
-    key = _key(connection, scope)
+    key = await _key(connection, scope)
     if scope not in key.scopes and "admin" not in key.scopes:
         raise PermissionDenied(f"this key lacks the scope '{scope}'")
     connection.scope["state"]["key"] = key
 
 
-def _key(connection: ASGIConnection[Any, Any, Any, Any], scope: str) -> Key:
+async def _key(connection: ASGIConnection[Any, Any, Any, Any], scope: str) -> Key:
     headers = headers_of(connection)
     header = headers.get("authorization", "")
     if not header and "x-api-key" in headers:
@@ -58,7 +56,7 @@ def _key(connection: ASGIConnection[Any, Any, Any, Any], scope: str) -> Key:
         if _is_browser(connection):
             raise sent_to_login(connection)
         raise AuthenticationError("You didn't provide an API key. Send it as `Authorization: Bearer YOUR_KEY`.")
-    key = connection.app.state.live.snapshot.keys.get(digest(secret))
+    key = await connection.app.state.live.key_of(digest(secret))
     if key is None or (key.expires_at is not None and key.expires_at <= now_ms()):
         raise AuthenticationError("Incorrect API key provided, or one that has expired or was revoked.")
     return key

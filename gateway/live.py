@@ -33,6 +33,9 @@ __all__ = ("Live", "LiveRelease", "Snapshot")
 
 REFRESH_S = 0.5
 TOGETHER_S = 0.05
+STRANGER_S = 5.0
+"""Longest wait of a request whose key is not known, for what is read next."""
+MAX_STRANGERS = 4_096
 
 log = structlog.get_logger(__name__)
 
@@ -71,6 +74,24 @@ class Live:
         self.store_reachable = False
         self.loaded = False
         """True once the store was read: from then on there is a snapshot to serve with."""
+        self._next_read = asyncio.Event()
+        """Set when a read ends that has not begun yet."""
+        self._strangers: dict[str, None] = {}
+
+    async def key_of(self, digest: str) -> Key | None:
+        """The key of this digest. One that is not known may have been made a moment ago, so what is read next
+        decides: a new key works at once, and a stranger costs the store nothing, and waits once.
+        """
+        found = self.snapshot.keys.get(digest)
+        if found is None and digest not in self._strangers:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._next_read.wait(), STRANGER_S)
+            found = self.snapshot.keys.get(digest)
+            if found is None and self.store_reachable:
+                self._strangers[digest] = None
+                if len(self._strangers) > MAX_STRANGERS:
+                    del self._strangers[next(iter(self._strangers))]
+        return found
 
     def load(self) -> Snapshot:
         """Read a new snapshot. Blocks; raises the store's error."""
@@ -156,7 +177,9 @@ class Live:
         while True:
             # said while it is read, it is read again
             self.changed.clear()
+            read, self._next_read = self._next_read, asyncio.Event()
             await self.refresh()
+            read.set()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(REFRESH_S):
                     await self.changed.wait()

@@ -105,7 +105,7 @@ async def log_in(request: Request[Any, Any, Any]) -> Response[bytes]:
     target = form.get("next", "/ops")
     # a path of the pages, and nothing that a browser could take for another host
     safe = target if target.startswith("/ops") and not target.startswith("/ops/login") else "/ops"
-    key: Key | None = request.app.state.live.snapshot.keys.get(digest(form.get("key", "").strip()))
+    key: Key | None = await request.app.state.live.key_of(digest(form.get("key", "").strip()))
     if key is None or (key.expires_at is not None and key.expires_at <= now_ms()):
         return _to(f"/ops/login?refused=key&next={quote(safe)}")
     if not {"read", "admin"} & set(key.scopes):

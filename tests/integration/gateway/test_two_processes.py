@@ -41,7 +41,6 @@ class Admin:
     def __init__(self, gateway: GatewayProcess) -> None:
         _, secret = keys.create(gateway.store, "ops", ["admin"], "test")
         self._gateway, self._headers = gateway, bearer(secret)
-        wait_until(lambda: self.send("GET", "/admin/v1/keys").status_code == 200)
 
     def send(self, method: str, path: str, body: Any = None) -> httpx.Response:
         return self._gateway.probe.request(method, self._gateway.url + path, json=body, headers=self._headers)
@@ -61,14 +60,14 @@ def test_a_key_that_one_makes_changes_and_revokes_is_made_changed_and_revoked_at
     admin = Admin(one)
     made = admin.send("POST", "/admin/v1/keys", {"name": "app", "scopes": ["inference"]}).json()
     secret, path = made["secret"], f"/admin/v1/keys/{made['key']['id']}"
-    wait_until(lambda: ask(other, secret) == 200)
+    assert ask(other, secret) == 200
     assert admin.send("PATCH", path, {"models": ["nothing"]}).status_code == 200
     wait_until(lambda: ask(other, secret) == 403)
     assert admin.send("PATCH", path, {"models": None}).status_code == 200
     wait_until(lambda: ask(other, secret) == 200)
     rotated = admin.send("POST", f"{path}/rotate", {"overlap_seconds": 0}).json()["secret"]
     wait_until(lambda: ask(other, secret) == 401)
-    wait_until(lambda: ask(other, rotated) == 200)
+    assert ask(other, rotated) == 200
     assert admin.send("POST", f"{path}/revoke").status_code == 200
     wait_until(lambda: ask(other, rotated) == 401)
 
