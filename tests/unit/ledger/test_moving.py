@@ -60,6 +60,25 @@ def test_every_row_of_every_table_is_there_and_the_next_ones_follow(source, targ
     assert next(entry["actor"] for entry in audit.entries(target)) == "ben"
 
 
+def test_a_ledger_moves_from_postgresql_too_and_goes_on_where_it_ended(source, target, monkeypatch):
+    monkeypatch.setattr(moving, "BATCH_OF_BODIES", 20)
+
+    def cut(table: str, done: int, _total: int) -> None:
+        if table == "contents" and done >= 60:
+            raise KeyboardInterrupt
+
+    move(source, target, "there", say_nothing)
+    with sqlite_store() as back:
+        with pytest.raises(KeyboardInterrupt):
+            move(target, back, "and back", cut)
+        begun: dict[str, int] = {}
+        move(target, back, "and back", lambda table, done, _total: begun.setdefault(table, done))
+        assert begun["contents"] == 60
+        assert contents(back) == contents(target)
+        insert_records(back, [row("new")])
+        assert count(back) == 251
+
+
 @pytest.mark.parametrize("after", [1, 3, 5])
 def test_what_ended_halfway_goes_on_from_there(source, target, monkeypatch, after):
     monkeypatch.setattr(moving, "BATCH", 20)
