@@ -37,7 +37,7 @@ from router.signals import TokenLogprob
 from router.thresholds import NEVER
 from router.train import LabelledRequest, train_router
 from serving.settings import StudentSettings
-from tests.scripted_upstream import Script, ScriptedUpstream
+from tests.scripted_upstream import WAIT_S, Script, ScriptedUpstream
 
 TEACHER_KEY = "sk-teacher-4f1d0c9be7a2"
 TEACHER_KEY_ENV = "TEACHER_KEY_OF_THE_TESTS"
@@ -107,7 +107,7 @@ class World:
     student: ScriptedUpstream
     teacher: ScriptedUpstream
     secrets: dict[str, str]
-    client: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=10))
+    client: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=WAIT_S))
 
     @property
     def port(self) -> int:
@@ -134,7 +134,7 @@ class World:
     def row(self, request_id: str) -> dict[str, Any]:
         return self.recorded(request_id)[0]
 
-    def recorded(self, request_id: str, seconds: float = 5.0) -> tuple[dict[str, Any], Content | None]:
+    def recorded(self, request_id: str, seconds: float = WAIT_S) -> tuple[dict[str, Any], Content | None]:
         """The ledger's row and content, once the spool was moved."""
         wait_until(lambda: requests.get(self.store, request_id) is not None, seconds)
         found = requests.get(self.store, request_id)
@@ -146,7 +146,7 @@ class World:
         return b"".join(path.read_bytes() for path in sorted(self.home.rglob("*")) if path.is_file())
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = WAIT_S) -> None:
     """Wait for something that another thread or process does."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -214,7 +214,7 @@ def serving(app: Litestar, drain_seconds: int) -> Iterator[str]:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:
         server.should_exit = True
-        thread.join(20)
+        thread.join(WAIT_S)
         listener.close()
         assert not thread.is_alive(), "the gateway did not stop"
 

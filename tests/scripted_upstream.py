@@ -15,6 +15,10 @@ from typing import Any
 from tests.loop_thread import LoopThread
 
 PROMPT_TOKENS, CACHED_TOKENS = 11, 4
+FOREVER = 600.0
+"""Seconds: longer than anything in a test waits, so that what ends before was ended by the gateway."""
+WAIT_S = 30.0
+"""For what happens in a moment, unless the machine is busy. What is waited for ends the wait."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,10 @@ class Script:
     """Seconds before the answer begins."""
     gap: float = 0.0
     """Seconds before each event of a stream."""
+    until: threading.Event | None = None
+    """The answer begins when the test sets it."""
+    stall_after: int | None = None
+    """Send nothing more after so many events, and stay."""
     cut_after: int | None = None
     """Close the connection after so many events; 0: with the headers sent."""
     raw: bytes | None = None
@@ -61,6 +69,10 @@ class Seen:
     """Set when the gateway closed the connection before the answer was over."""
     over: threading.Event = field(default_factory=threading.Event)
     """Set when nothing is sent any more: the answer is over, or the gateway left."""
+
+    def has_left(self) -> bool:
+        """Wait for the gateway to close the connection. It did not where the answer came to its end."""
+        return self.over.wait(WAIT_S) and self.left.is_set()
 
 
 class ScriptedUpstream:
@@ -123,6 +135,8 @@ class ScriptedUpstream:
     async def _answer(self, writer: asyncio.StreamWriter, seen: Seen, script: Script) -> bool:
         """Whether the connection stays open."""
         await asyncio.sleep(script.delay)
+        while script.until is not None and not script.until.is_set():  # noqa: ASYNC110 set by another thread
+            await asyncio.sleep(0.01)
         if script.raw is not None:
             writer.write(script.raw)
             await writer.drain()
@@ -144,7 +158,7 @@ class ScriptedUpstream:
             if number == script.cut_after:
                 await writer.drain()
                 return False
-            await asyncio.sleep(script.gap)
+            await asyncio.sleep(FOREVER if number == script.stall_after else script.gap)
             writer.write(f"{len(event):x}\r\n".encode() + event + b"\r\n")
             await writer.drain()
         writer.write(b"0\r\n\r\n")

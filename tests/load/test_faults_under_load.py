@@ -42,25 +42,27 @@ def touched(arena: Arena, side: str) -> int:
 
 def settled(arena: Arena, tally: Tally) -> list[str]:
     """The ledger's ids, once those of the tally are all there."""
-    wait_until(lambda: set(tally.ids) <= set(arena.gateway.recorded()), 15)
+    wait_until(lambda: set(tally.ids) <= set(arena.gateway.recorded()))
     return arena.gateway.recorded()
 
 
 async def flap(arena: Arena) -> Tally:
     """Each side suffers each fault in turn, and both at once the first."""
-    async with Load(arena.gateway, CLIENTS) as tally:
+    async with Load(arena.gateway, CLIENTS) as load:
         for side in ("student", "teacher"):
             for network, script in FAULTS.values():
                 await asyncio.to_thread(arena.suffer, side, network, script)
                 await asyncio.sleep(FAULT_SECONDS)
+                await load.each_asked(1)
                 await asyncio.to_thread(arena.suffer, side)
                 await asyncio.sleep(GOOD_SECONDS)
+                await load.each_asked(1)
         for side in ("student", "teacher"):
             await asyncio.to_thread(arena.suffer, side, Fault("reset"))
         await asyncio.sleep(FAULT_SECONDS)
         for side in ("student", "teacher"):
             await asyncio.to_thread(arena.suffer, side)
-    return tally
+    return load.tally
 
 
 def test_every_request_ends_properly_and_is_recorded_once_while_upstreams_flap(arena: Arena):
@@ -84,13 +86,14 @@ def test_every_request_ends_properly_and_is_recorded_once_while_upstreams_flap(a
 
 async def flicker(arena: Arena) -> Tally:
     """The teacher fails, at once and in a way that is tried again, for most of the time."""
-    async with Load(arena.gateway, CLIENTS, pause=0.02) as tally:
+    async with Load(arena.gateway, CLIENTS, pause=0.02) as load:
         for _ in range(5):
             await asyncio.to_thread(arena.suffer, "teacher", *FAULTS["failing"])
             await asyncio.sleep(0.5)
             await asyncio.to_thread(arena.suffer, "teacher")
             await asyncio.sleep(0.1)
-    return tally
+            await load.each_asked(1)
+    return load.tally
 
 
 def test_an_upstream_that_flickers_is_not_asked_more_often_for_it(arena: Arena):
@@ -105,7 +108,7 @@ def test_an_upstream_that_flickers_is_not_asked_more_often_for_it(arena: Arena):
 
 
 async def flap_and_kill(arena: Arena) -> Tally:
-    async with Load(arena.gateway, CLIENTS) as tally:
+    async with Load(arena.gateway, CLIENTS) as load:
         for fault in ("truncated late", "reset"):
             await asyncio.to_thread(arena.suffer, "student", *FAULTS[fault])
             await asyncio.sleep(0.7)
@@ -113,7 +116,8 @@ async def flap_and_kill(arena: Arena) -> Tally:
             await asyncio.to_thread(arena.gateway.start)
             await asyncio.to_thread(arena.suffer, "student")
             await asyncio.sleep(0.3)
-    return tally
+            await load.each_asked(2)
+    return load.tally
 
 
 def test_a_gateway_killed_amid_failing_upstreams_loses_no_request_that_it_ended(arena: Arena):

@@ -6,12 +6,13 @@ import random
 import sys
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import httpx
 
 from tests.gateway_fixtures import EASY, HARD, chat_body
 from tests.gateway_process import GatewayProcess
+from tests.scripted_upstream import WAIT_S
 
 ERROR_FIELDS = {"message", "type", "param", "code"}
 DONE = "data: [DONE]\n\n"
@@ -38,6 +39,8 @@ class Tally:
     codes: Counter[str] = field(default_factory=Counter)
     slowest: float = 0.0
     """Seconds."""
+    by_client: Counter[int] = field(default_factory=Counter)
+    """How many of each client's requests are over."""
 
     @property
     def sent(self) -> int:
@@ -83,7 +86,7 @@ async def keep_asking(gateway: GatewayProcess, tally: Tally, stop: asyncio.Event
     chance = random.Random(seed)
     # reading the certificates of authorities takes longer than many requests do
     plain = {"verify": False, "trust_env": False}
-    async with httpx.AsyncClient(base_url=gateway.url, headers=gateway.headers, timeout=20, **plain) as client:
+    async with httpx.AsyncClient(base_url=gateway.url, headers=gateway.headers, timeout=60, **plain) as client:
         while not stop.is_set():
             stream, model = chance.random() < 0.5, chance.choice(["auto", "auto", "auto", "teacher", "student"])
             body = chat_body(chance.choice([EASY, HARD]), stream=stream, model=model)
@@ -94,6 +97,7 @@ async def keep_asking(gateway: GatewayProcess, tally: Tally, stop: asyncio.Event
                 tally.cut += 1
                 await asyncio.sleep(0.25)
             tally.slowest = max(tally.slowest, asyncio.get_running_loop().time() - began)
+            tally.by_client[seed] += 1
             await asyncio.sleep(chance.uniform(0, 2 * pause))
 
 
@@ -105,12 +109,19 @@ class Load:
         self._gateway, self._clients, self._pause = gateway, clients, pause
         self._stop = asyncio.Event()
 
-    async def __aenter__(self) -> Tally:
+    async def __aenter__(self) -> Self:
         self._tasks = [
             asyncio.create_task(keep_asking(self._gateway, self.tally, self._stop, seed, self._pause))
             for seed in range(self._clients)
         ]
-        return self.tally
+        return self
+
+    async def each_asked(self, times: int = 3) -> None:
+        """Return when so many further requests of each client are over. Raises `TimeoutError`."""
+        before = self.tally.by_client.copy()
+        async with asyncio.timeout(WAIT_S):
+            while any(self.tally.by_client[n] < before[n] + times for n in range(self._clients)):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
 
     async def __aexit__(self, *_: object) -> None:
         self._stop.set()

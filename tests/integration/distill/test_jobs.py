@@ -17,7 +17,7 @@ from ledger.releases import ReleaseError
 from tests.engine_fixtures import READY_SECONDS, survivors
 from tests.integration.distill.worlds import World, trainers, until
 
-LONG = {"epochs": 400, "save_steps": 10}
+LONG = {"epochs": 4_000, "save_steps": 10}
 """More training than any of these tests waits for."""
 
 
@@ -97,16 +97,16 @@ async def test_a_killed_workers_job_is_finished_by_another_and_what_its_gate_rej
     assert trainers(folder) == []
 
 
-async def test_cancelling_while_it_trains_ends_a_job_within_ten_seconds_and_leaves_no_release(world: World):
+async def test_cancelling_while_it_trains_ends_the_training_and_leaves_no_release(world: World):
     context = world.context(training=LONG)
     job = world.claimed(context)
     running = asyncio.create_task(run_claimed(context, job))
     await until(lambda: any(kind == "training" for kind, _ in world.events))
     begun = trainers(context.folder(job))
-    began = time.monotonic()
     jobs.cancel(world.store, job.id, "test")
     assert await running == "cancelled"
-    assert time.monotonic() - began < 10
+    reported = [data for kind, data in world.events if kind == "training"]
+    assert reported[-1]["step"] < reported[-1]["steps"] / 2
     ended = jobs.get(world.store, job.id)
     assert (ended.state, ended.release_id, ended.lease_owner) == ("cancelled", None, None)
     assert releases.list_releases(world.store) == []

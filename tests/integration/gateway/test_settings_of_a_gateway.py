@@ -1,5 +1,6 @@
 """Gateways with other settings: exploration, rate limits, no content, no router, no keys."""
 
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -28,7 +29,7 @@ from tests.gateway_fixtures import (
     stream_data,
     wait_until,
 )
-from tests.scripted_upstream import CACHED_TOKENS, PROMPT_TOKENS, Script
+from tests.scripted_upstream import CACHED_TOKENS, FOREVER, PROMPT_TOKENS, Script
 
 
 @contextmanager
@@ -52,27 +53,30 @@ def exploring(router: RouterModel, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_exploration_records_both_answers_and_costs_the_client_no_time(exploring: World, stream: bool):
-    exploring.teacher.reset(Script(text="What the teacher would say.", delay=0.8))
-    begun = time.monotonic()
+    asked_of = threading.Event()
+    exploring.teacher.reset(Script(text="What the teacher would say.", until=asked_of))
     answer = exploring.chat(EASY, stream=stream, user="u1")
-    assert time.monotonic() - begun < 0.7
-    assert (answer.headers["x-stillroom-route"], answer.headers["x-stillroom-reason"]) == ("student", "confident")
     request_id = answer.headers["x-request-id"]
+    # answered and recorded while the teacher thinks
+    first = exploring.row(request_id)
+    assert (first["route"], first["reason"]) == ("student", "confident")
+    wait_until(lambda: len(exploring.teacher.seen) == 1)
+    assert get(exploring.store, f"{request_id}-explore") is None
+    time.sleep(0.3)
+    asked_of.set()
+    assert (answer.headers["x-stillroom-route"], answer.headers["x-stillroom-reason"]) == ("student", "confident")
     row, content = exploring.recorded(f"{request_id}-explore")
     assert (row["route"], row["reason"], row["propensity"], row["stream"]) == ("teacher", "explore", 1.0, False)
     assert (row["trainable"], row["finish_reason"], row["first_token_ms"]) == (True, "stop", None)
     assert row["cost_nano"] == cost_nano(TEACHER_PRICE, Tokens(PROMPT_TOKENS, 5, CACHED_TOKENS))
     assert row["baseline_nano"] == 0
-    assert 800 <= row["latency_ms"] < 1500
+    assert row["latency_ms"] >= 300
     assert content is not None
     assert (content.answer, content.student_answer) == ("What the teacher would say.", "The student says good day.")
     assert len(content.teacher_logprobs or []) == 5
     asked = exploring.teacher.seen[0].body
     assert asked["stream"] is False
     assert "stream_options" not in asked
-    first = exploring.row(request_id)
-    assert (first["route"], first["reason"]) == ("student", "confident")
-    assert first["latency_ms"] < 700
 
 
 @pytest.mark.parametrize(
@@ -108,14 +112,12 @@ def test_an_exploration_that_fails_leaves_no_row_and_harms_nobody(exploring: Wor
 
 
 def test_a_shutdown_does_not_wait_long_for_an_exploration(router: RouterModel, tmp_path: Path):
-    tables = {"router": {"explore_share": 1.0}, "teacher": {"timeout_seconds": 60.0}}
+    tables = {"router": {"explore_share": 1.0}, "teacher": {"timeout_seconds": FOREVER}}
+    # the world's own end asserts that the gateway's comes, though the teacher never answers
     with world_with(tmp_path, router, **tables) as world:
-        world.teacher.script = Script(delay=30)
-        request_id = world.chat(EASY).headers["x-request-id"]
+        world.teacher.script = Script(delay=FOREVER)
+        assert world.chat(EASY).status_code == 200
         wait_until(lambda: len(world.teacher.seen) == 1)
-        begun = time.monotonic()
-    assert time.monotonic() - begun < 8
-    assert request_id
 
 
 def test_a_key_beyond_its_limit_is_told_when_to_try_again(tmp_path: Path):
@@ -181,11 +183,11 @@ def test_what_is_cut_off_when_the_time_to_drain_is_over_is_told_so(tmp_path: Pat
     with ThreadPoolExecutor(1) as pool:
         tables = {"gateway": {"drain_seconds": 1.0}, "teacher": {"timeout_seconds": 60.0}}
         with world_with(tmp_path, None, **tables) as world:
-            world.teacher.script = Script(text="word " * 300, gap=0.1) if stream else Script(delay=30)
+            world.teacher.script = Script(text="word " * 300, gap=0.1) if stream else Script(delay=FOREVER)
             request = {"json": chat_body(stream=stream), "headers": world.headers()}
-            asked = pool.submit(httpx.post, f"{world.url}/v1/chat/completions", timeout=20, **request)
+            asked = pool.submit(httpx.post, f"{world.url}/v1/chat/completions", timeout=60, **request)
             wait_until(lambda: len(world.teacher.seen) == 1)
-        answer = asked.result(20)
+        answer = asked.result(60)
     error = stream_data(answer)[-1]["error"] if stream else answer.json()["error"]
     assert (error["type"], error["code"]) == ("server_error", "shutting_down")
     assert answer.status_code == (200 if stream else 503)

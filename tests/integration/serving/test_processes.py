@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -90,10 +89,10 @@ async def test_an_engine_that_is_not_ready_in_time_is_an_error_and_is_stopped_at
     with pytest.raises(EngineError, match="not ready after 1 s"):
         await server.wait_ready(1, print)
     processes = family(server.pid)
-    began = time.monotonic()
+    # a process that is held takes no SIGTERM, and would be drained for ever
+    processes[0].suspend()
     await server.stop(drain_seconds=0)
     assert survivors(processes) == []
-    assert time.monotonic() - began < 5
 
 
 async def test_a_server_is_started_only_once(tmp_path):
