@@ -20,18 +20,14 @@ BATCH: Final = 500
 def requests_of(column: str, owners: Sequence[str] | sa.Select[str]) -> sa.Select[str]:
     """The ids of the requests with content of these owners; ``column`` is ``conversation_id`` or ``user_id``.
 
-    Minute after minute is asked for, since the index begins with it.
+    Minute after minute is asked for, since the index begins with it; as a set of them, since newer releases of SQLite
+    turn a join around and read all content.
     """
     table, minute = schema.contents, schema.content_minute
     minutes = sa.select(sa.func.min(minute).label("at")).cte("minutes", recursive=True)
     later = sa.select(sa.func.min(minute)).where(minute > minutes.c.at).correlate(minutes).scalar_subquery()
     minutes = minutes.union_all(sa.select(later).where(minutes.c.at.is_not(None)))
-    return (
-        sa.select(table.c.request_id)
-        .select_from(minutes)
-        .join(table, minute == minutes.c.at)
-        .where(table.c[column].in_(owners))
-    )
+    return sa.select(table.c.request_id).where(minute.in_(sa.select(minutes.c.at)), table.c[column].in_(owners))
 
 
 def backfill(store: Store, batch: int = BATCH) -> int:
