@@ -21,6 +21,7 @@ from distill.progress import read_progress
 from distill.sampling import Answer
 from distill.student import make_student
 from distill.student_engine import SamplerError, StudentEngine, sampler_of
+from distill.student_model import load_student
 from distill.train import StopFlag, train
 from distill.train_config import ConfigError, TrainConfig
 from tests.engine_fixtures import READY_SECONDS, family, save_tiny_model, smollm2_tokenizer, survivors
@@ -178,6 +179,26 @@ def test_samples_are_of_the_students_weights_at_the_last_refresh_and_outlive_a_k
     with pytest.raises(SamplerError, match=r"gave no samples: the engine ended after \d+ s .*sampler\.log ends: \S"):
         drawn(2)
     assert engine.server is None
+
+
+def test_what_the_server_takes_of_an_adapter_is_the_student_with_it(
+    config_of: Callable[..., TrainConfig], student: Path, tmp_path: Path
+):
+    config = config_of("adapter", lora_rank=2)
+    model = load_student(config, student)
+    torch.manual_seed(5)
+    with torch.no_grad():
+        for name, tensor in model.named_parameters():
+            if "lora_B" in name:
+                tensor.add_(torch.randn_like(tensor))
+    engine = StudentEngine(config, tmp_path / "adapter", student)
+    written = AutoModelForCausalLM.from_pretrained(engine._newest(model, 0).weights, dtype=torch.float32)
+    ids = torch.tensor([smollm2_tokenizer()(SHORT[0]).input_ids])
+    plain = AutoModelForCausalLM.from_pretrained(student, dtype=torch.float32)
+    with torch.no_grad():
+        logits = written(ids).logits
+        assert torch.allclose(logits, model(ids).logits, atol=1e-4)
+        assert not torch.allclose(logits, plain(ids).logits, atol=0.1)
 
 
 def test_without_vllm_the_configuration_is_refused(
