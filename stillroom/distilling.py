@@ -6,6 +6,7 @@ from typing import Final
 
 import msgspec
 
+from distill.capabilities import NOT_ALLOWED
 from distill.cost_history import days_until
 from distill.cost_plan import DAYS_A_MONTH, CostPlan, Day, intervals, measured, total
 from distill.schedule import opens_at, parse_window
@@ -25,7 +26,6 @@ __all__ = ("distilling",)
 
 ENOUGH_DAYS: Final = 7
 """Fewer say too little of how days differ for an interval."""
-NOT_ALLOWED: Final = "the terms of the teacher do not allow training on its answers (teacher.terms_allow_training)"
 NOT_SERVED: Final = "student.base_url is set, so nothing serves a candidate to evaluate it"
 
 
