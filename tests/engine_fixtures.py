@@ -74,7 +74,7 @@ def family(pid: int) -> list[psutil.Process]:
     return [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
 
 
-def survivors(processes: list[psutil.Process], seconds: float = 5) -> list[psutil.Process]:
+def survivors(processes: list[psutil.Process], seconds: float = 30) -> list[psutil.Process]:
     """Those that still run after some seconds of grace."""
     _, alive = psutil.wait_procs(processes, timeout=seconds)
     return [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]

@@ -18,6 +18,7 @@ from ledger import keys, schema
 from ledger.store import Store, open_store, sqlite_url
 from serving.server import free_port
 from tests.gateway_fixtures import TEACHER_KEY, wait_until
+from tests.scripted_upstream import WAIT_S
 
 KEY_ENV = "THE_TEACHERS_KEY"
 HEAD = """
@@ -39,7 +40,7 @@ class GatewayProcess:
     url: str
     prelude: str
     process: subprocess.Popen[bytes] | None = None
-    probe: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=10))
+    probe: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=WAIT_S))
 
     @property
     def port(self) -> int:
@@ -72,7 +73,7 @@ class GatewayProcess:
     def end(self, number: signal.Signals) -> int:
         assert self.process is not None
         self.process.send_signal(number)
-        return self.process.wait(20)
+        return self.process.wait(WAIT_S)
 
     def recorded(self) -> list[str]:
         """The ids of the ledger's rows."""

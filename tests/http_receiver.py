@@ -63,4 +63,4 @@ class Receiver:
         """Stop listening."""
         self._server.shutdown()
         self._server.server_close()
-        self._thread.join(5)
+        self._thread.join(30)

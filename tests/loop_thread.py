@@ -30,5 +30,5 @@ class LoopThread:
 
         self.run(finish())
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(5)
+        self._thread.join(30)
         self._loop.close()

@@ -25,7 +25,7 @@ from ledger import batches, jobs, keys, outbox
 from ledger.batches import Batch
 from ledger.store import Store, now_ms
 from tests.gateway_fixtures import EASY, RELEASE, World, running_world
-from tests.scripted_upstream import Script, ScriptedUpstream
+from tests.scripted_upstream import WAIT_S, Script, ScriptedUpstream
 
 EXAMPLES = int(os.environ.get("STILLROOM_FUZZ_EXAMPLES", "6"))
 PREFIXES = ("/v1/", "/admin/")
@@ -178,7 +178,7 @@ class Hunt:
         )
         @given(case=operation.as_strategy(generation_mode=mode))
         def send(case: Case) -> None:
-            answer = case.call(base_url=world.url, session=session, headers=headers, timeout=20)
+            answer = case.call(base_url=world.url, session=session, headers=headers, timeout=WAIT_S)
             statuses[answer.status_code] += 1
             wrong = problem(operation, answer)
             if wrong is not None:

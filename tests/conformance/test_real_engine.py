@@ -17,7 +17,7 @@ from router.model import RouterModel
 from router.thresholds import NEVER
 from tests.engine_fixtures import TinyEngine
 from tests.gateway_fixtures import World, running_world, stream_data, streamed_text, wait_until
-from tests.scripted_upstream import Script
+from tests.scripted_upstream import WAIT_S, Script
 
 pytestmark = pytest.mark.engine
 
@@ -57,7 +57,7 @@ def doubting(router, tiny_engine: TinyEngine, tmp_path_factory) -> Iterator[Worl
 
 def running(engine: TinyEngine) -> int:
     """Requests that vLLM works on now, by its own metrics."""
-    with urllib.request.urlopen(f"{engine.base_url}/metrics", timeout=10) as answer:
+    with urllib.request.urlopen(f"{engine.base_url}/metrics", timeout=WAIT_S) as answer:
         found = re.search(r"^vllm:num_requests_running\{[^}]*\} ([0-9.]+)", answer.read().decode(), re.MULTILINE)
     assert found is not None
     return int(float(found[1]))
@@ -99,7 +99,7 @@ def test_a_doubtful_engine_is_abandoned_for_the_teacher(doubting: World, tiny_en
     assert row["attempt_prompt_tokens"] > 5
     assert 4 <= row["attempt_completion_tokens"] < (100 if stream else 601)
     assert 0 <= row["confidence"] <= 1
-    wait_until(lambda: running(tiny_engine) == 0, 3)
+    wait_until(lambda: running(tiny_engine) == 0)
 
 
 def test_a_client_that_leaves_a_stream_frees_the_engine(trusting: World, tiny_engine: TinyEngine):
@@ -107,8 +107,8 @@ def test_a_client_that_leaves_a_stream_frees_the_engine(trusting: World, tiny_en
         assert answer.headers["x-stillroom-route"] == "student"
         chunks = answer.iter_bytes()  # held on to: a response whose iterator is dropped is closed
         next(chunks)
-        wait_until(lambda: running(tiny_engine) == 1, 3)
-    wait_until(lambda: running(tiny_engine) == 0, 3)
+        wait_until(lambda: running(tiny_engine) == 1)
+    wait_until(lambda: running(tiny_engine) == 0)
     row, _ = trusting.recorded(answer.headers["x-request-id"])
     assert (row["status"], row["error_code"]) == (499, "client_closed")
     assert 4 <= row["completion_tokens"] < 900
@@ -161,7 +161,7 @@ def test_a_doubtful_completion_is_abandoned_for_the_teacher(doubting: World, tin
     row, _ = doubting.recorded(answer.headers["x-request-id"])
     assert row["attempt_prompt_tokens"] > 1
     assert 4 <= row["attempt_completion_tokens"] < (100 if stream else 601)
-    wait_until(lambda: running(tiny_engine) == 0, 3)
+    wait_until(lambda: running(tiny_engine) == 0)
 
 
 def test_openais_client_gets_responses_from_the_engine(trusting: World):

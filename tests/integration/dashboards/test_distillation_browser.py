@@ -7,7 +7,7 @@ from tests.integration.dashboards.distilled import a_job, on_trial, training, wi
 from tests.integration.dashboards.playwright_page import SCHEMES, SCREENSHOTS, WIDTHS, a_visitor, needs_chromium
 
 pytestmark = needs_chromium
-PATIENCE_MS = 15_000
+PATIENCE_MS = 30_000
 
 
 @pytest.fixture

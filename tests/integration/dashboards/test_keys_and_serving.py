@@ -20,7 +20,7 @@ from ledger.store import now_ms
 from tests.integration.dashboards.playwright_page import SCHEMES, WIDTHS, a_visitor, needs_chromium
 from tests.unit.ledger.rows import release, row
 
-PATIENCE_MS = 15_000
+PATIENCE_MS = 30_000
 NASTY = "\"'<script>alert(1)</script>"
 TOKENS = {"generated": 100}
 METRICS = """# HELP vllm:num_requests_running Number of requests

@@ -11,7 +11,7 @@ from tests.integration.dashboards.routed import infeasible, priced, second_relea
 from tests.integration.dashboards.test_distillation_browser import agree
 
 pytestmark = needs_chromium
-PATIENCE_MS = 15_000
+PATIENCE_MS = 30_000
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ from ledger.store import now_ms, open_store, sqlite_url
 from tests.engine_fixtures import survivors
 from tests.integration.distill.test_jobs import LONG, progress, start_worker
 from tests.integration.distill.worlds import World, answered, trainers, until
+from tests.scripted_upstream import WAIT_S
 
 LONG_ENOUGH = 180.0
 """For a trainer to load torch and to train a little on a machine that does much else; seconds."""
@@ -129,7 +130,7 @@ async def test_a_worker_killed_while_it_evaluates_is_followed_by_another_that_tr
     assert written(release) == trained
     assert [each.id for each in releases.list_releases(world.store)] == [release.id]
     jobs.cancel(world.store, job.id, "test")
-    assert await asyncio.wait_for(running, 15) == "cancelled"
+    assert await asyncio.wait_for(running, WAIT_S) == "cancelled"
     assert (jobs.get(world.store, job.id).state, releases.get(world.store, release.id).state) == (
         "cancelled",
         "rejected",
@@ -144,7 +145,7 @@ async def test_cancelling_while_the_dataset_is_built_ends_the_job_and_its_thread
     running = asyncio.create_task(run_claimed(context, job))
     await until(lambda: jobs.get(world.store, job.id).state == "building")
     jobs.cancel(world.store, job.id, "test")
-    assert await asyncio.wait_for(running, 15) == "cancelled"
+    assert await asyncio.wait_for(running, WAIT_S) == "cancelled"
     assert jobs.get(world.store, job.id).state == "cancelled"
     assert not (context.folder(job) / "train.json").exists()
 

@@ -16,6 +16,7 @@ from ledger import jobs, releases, replicas, schema
 from ledger.releases import ReleaseError
 from tests.engine_fixtures import READY_SECONDS, survivors
 from tests.integration.distill.worlds import World, trainers, until
+from tests.scripted_upstream import WAIT_S
 
 LONG = {"epochs": 4_000, "save_steps": 10}
 """More training than any of these tests waits for."""
@@ -201,7 +202,7 @@ async def test_a_worker_that_lost_its_lease_stops_and_leaves_the_job_to_its_new_
     begun = trainers(context.folder(job))
     while jobs.claim(world.store, "the other worker", job.id) is None:
         world.let_lease_run_out(job)
-    assert await asyncio.wait_for(running, 20) == "lost"
+    assert await asyncio.wait_for(running, WAIT_S) == "lost"
     assert survivors(begun) == []
     now = jobs.get(world.store, job.id)
     assert (now.state, now.lease_owner) == ("training", "the other worker")

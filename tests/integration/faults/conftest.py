@@ -47,7 +47,7 @@ class FaultyWorld:
             if failed:
                 self.networks[side].fault = GOOD
                 for _ in range(3):
-                    wait_until(lambda: self.world.chat(model=side).status_code == 200, 15)  # noqa: B023 called here
+                    wait_until(lambda: self.world.chat(model=side).status_code == 200)  # noqa: B023 called here
 
 
 def impatient(teacher_url: str):

@@ -7,6 +7,7 @@ import socket
 import pytest
 
 from tests.gateway_fixtures import MAX_BODY, World, chat_body
+from tests.scripted_upstream import WAIT_S
 
 OK_BODY = json.dumps(chat_body()).encode()
 DEEP = b'{"model":"auto","messages":[{"role":"user","content":"x"}],"x":' + b"[" * 150 + b"]" * 150 + b"}"
@@ -131,7 +132,7 @@ def test_an_admin_body_that_is_not_understood_is_a_bad_request(world: World):
 
 def exchange(world: World, request: bytes) -> bytes:
     """What comes back on a raw socket."""
-    with socket.create_connection(("127.0.0.1", world.port), timeout=5) as connection:
+    with socket.create_connection(("127.0.0.1", world.port), timeout=WAIT_S) as connection:
         connection.sendall(request)
         received = b""
         while part := connection.recv(65536):

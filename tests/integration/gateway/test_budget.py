@@ -51,7 +51,7 @@ def holder(world: World, **policy: Any) -> tuple[str, dict[str, str]]:
     """A key with this policy: its id and its header."""
     key, secret = keys.create(world.store, "app", ["inference"], "test", policy=KeyPolicy(**policy))
     headers = {"authorization": f"Bearer {secret}"}
-    wait_until(lambda: world.client.get(f"{world.url}/v1/models", headers=headers).status_code == 200, 2)
+    wait_until(lambda: world.client.get(f"{world.url}/v1/models", headers=headers).status_code == 200)
     return key.id, headers
 
 
@@ -106,7 +106,7 @@ def test_what_was_spent_before_counts_and_the_admin_api_tells_it(world: World, p
     key_id, headers = holder(world, **{f"budget_{period}": 1.0})
     assert world.chat(HARD, headers).status_code == 200
     insert_records(world.store, [row(f"before {key_id}", key_id=key_id, cost_nano=NANO, created_at=now_ms())])
-    wait_until(lambda: world.chat(HARD, headers).status_code == 429, 3)
+    wait_until(lambda: world.chat(HARD, headers).status_code == 429)
     shown = world.get(f"/admin/v1/keys/{key_id}").json()["spend"][period]
     assert shown["budget"] == 1.0
     assert shown["spent"] >= 1.0
@@ -145,7 +145,7 @@ def test_a_budget_that_is_raised_opens_within_a_second(world: World):
     key_id, headers = holder(world, budget_day=0.0)
     assert world.chat(HARD, headers).status_code == 429
     keys.update_policy(world.store, key_id, {"budget_day": 5}, "test")
-    wait_until(lambda: world.chat(HARD, headers).status_code == 200, 1)
+    wait_until(lambda: world.chat(HARD, headers).status_code == 200)
 
 
 def test_explorations_are_on_the_keys_bill(router: RouterModel, tmp_path: Any):
@@ -159,7 +159,7 @@ def test_explorations_are_on_the_keys_bill(router: RouterModel, tmp_path: Any):
         explored = world.row(f"{request_id}-explore")["cost_nano"]
         assert explored > 0
         total = explored + world.row(request_id)["cost_nano"]
-        wait_until(lambda: world.app.state.admission.budgets._pending == {}, 3)
+        wait_until(lambda: world.app.state.admission.budgets._pending == {})
         assert world.app.state.admission.budgets._accounts[key_id].stored.day == total
 
 

@@ -62,7 +62,7 @@ class Trying:
 
     def settle(self, request_ids: list[str]) -> None:
         """Until all that is known of these requests is in the ledger."""
-        wait_until(lambda: all(get(self.world.store, each) is not None for each in request_ids), 20)
+        wait_until(lambda: all(get(self.world.store, each) is not None for each in request_ids))
 
 
 @contextlib.contextmanager

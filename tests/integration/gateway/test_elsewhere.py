@@ -125,17 +125,17 @@ def test_the_students_are_those_that_the_name_has(
     gateway.start()
     assert asked(gateway, pods) == set(PODS[:2])
     zone.addresses = [*PODS]
-    wait_until(lambda: asked(gateway, pods) == set(PODS), 10)
+    wait_until(lambda: asked(gateway, pods) == set(PODS))
     # one is drained: it is not ready, so the name does not have it
     zone.addresses = [*PODS[1:]]
-    wait_until(lambda: asked(gateway, pods) == set(PODS[1:]), 10)
+    wait_until(lambda: asked(gateway, pods) == set(PODS[1:]))
     zone.fails = True
-    wait_until(lambda: "students_not_found" in gateway.log(), 10)
+    wait_until(lambda: "students_not_found" in gateway.log())
     assert asked(gateway, pods) == set(PODS[1:]), "a resolver that is away takes nothing away"
     zone.fails, zone.addresses = False, []
     assert asked(gateway, pods) == set(PODS[1:]), "a name without addresses neither"
     zone.addresses = [PODS[0]]
-    wait_until(lambda: asked(gateway, pods) == {PODS[0]}, 10)
+    wait_until(lambda: asked(gateway, pods) == {PODS[0]})
     assert gateway.log().count("students_not_found") == 1
 
 

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from tests.gateway_fixtures import MAX_BODY, World, chat_body, wait_until
-from tests.scripted_upstream import Script
+from tests.scripted_upstream import WAIT_S, Script
 
 
 def request(world: World, *lines: str, body: bytes | None = None, version: str = "1.1") -> bytes:
@@ -23,7 +23,7 @@ def request(world: World, *lines: str, body: bytes | None = None, version: str =
 
 
 def connect(world: World) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", world.port), timeout=10)
+    return socket.create_connection(("127.0.0.1", world.port), timeout=WAIT_S)
 
 
 def answers(connection: socket.socket, count: int) -> list[tuple[int, dict[str, str], bytes]]:

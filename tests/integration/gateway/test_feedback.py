@@ -1,6 +1,5 @@
 """``/v1/feedback`` over a socket: whose requests it may be about, what is kept of it, and a store that is away."""
 
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +27,8 @@ def asked(world: World, text: str = HARD, headers: dict[str, str] | None = None,
 def stranger(module_world: World) -> str:
     """Another caller's key."""
     _, secret = keys.create(module_world.store, "stranger", ["inference"], "test")
-    time.sleep(1)
+    headers = {"authorization": f"Bearer {secret}"}
+    wait_until(lambda: module_world.client.get(f"{module_world.url}/v1/models", headers=headers).status_code == 200)
     return secret
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from ledger.requests import count
 from tests.gateway_fixtures import EASY, HARD, SURE, World, chat_body, wait_until
-from tests.scripted_upstream import Script
+from tests.scripted_upstream import WAIT_S, Script
 
 NUMBERS = iter(range(10**6))
 
@@ -52,13 +52,15 @@ def test_the_same_request_again_gets_the_same_answer_and_no_row(world: World, na
 
 
 def test_a_request_under_way_conflicts(world: World, name: dict):
-    world.student.script = Script(logprob=SURE, delay=0.5)
+    until = threading.Event()
+    world.student.script = Script(logprob=SURE, until=until)
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(httpx.post, f"{world.url}/v1/chat/completions", json=chat_body(),
-                              headers=world.headers() | name, timeout=10)  # fmt: skip
+                              headers=world.headers() | name, timeout=WAIT_S)  # fmt: skip
         wait_until(lambda: len(world.student.seen) == 1)
         second = world.chat(headers=name)
         other = world.chat("other words", name)
+        until.set()
     assert (second.status_code, second.json()["error"]["code"]) == (409, "idempotency_conflict")
     assert (other.status_code, other.json()["error"]["code"]) == (422, "idempotency_mismatch")
     assert running.result().status_code == 200
@@ -121,7 +123,7 @@ def test_a_client_that_left_may_ask_again(world: World, name: dict):
         left.set()
 
     threading.Thread(target=leave).start()
-    assert left.wait(5)
+    assert left.wait(WAIT_S)
     wait_until(lambda: world.app.state.admission.in_flight == 0)
     world.student.script = Script(logprob=SURE)
     again = world.chat(headers=name)

@@ -16,6 +16,7 @@ from gateway.jobs_api import KEEP_ALIVE, Tail, _Seen
 from ledger import audit, jobs, releases
 from ledger.releases import Release
 from tests.gateway_fixtures import World, wait_until
+from tests.scripted_upstream import WAIT_S
 
 
 def post(world: World, path: str, body: Any = None, scope: str = "admin", **headers: str) -> httpx.Response:
@@ -198,7 +199,7 @@ def test_many_followers_hold_two_threads_and_leave_none_behind(world: World):
         assert readers() <= 2
         for answer in answers:
             answer.close()
-    wait_until(lambda: not _followed(world), 10)
+    wait_until(lambda: not _followed(world))
 
 
 def _followed(world: World) -> bool:
@@ -239,7 +240,7 @@ async def test_a_store_that_hangs_does_not_silence_the_stream_and_is_asked_once_
 
     def look(after: int) -> _Seen:
         asked.append(after)
-        back.wait(10)
+        back.wait(WAIT_S)
         return _Seen([], True)
 
     frames = Tail(look, 0, lambda: False, keep_alive_s=0.1).frames()

@@ -16,7 +16,7 @@ from ledger import events, jobs, labels
 from ledger.store import now_ms
 from serving.server import free_port
 from tests.gateway_fixtures import HARD, SURE, UNSURE, World, running_world, wait_until
-from tests.scripted_upstream import Script
+from tests.scripted_upstream import WAIT_S, Script
 
 ROOT = Path(__file__).parents[3]
 RULES = ROOT / "dashboards/prometheus/stillroom.rules.yml"
@@ -91,12 +91,12 @@ def test_what_waits_in_the_spool_is_shown_while_the_store_is_away(world: World):
     rename("requests", "gone")
     try:
         answer = world.chat()
-        wait_until(lambda: "stillroom_store_reachable 0.0" in world.get("/metrics").text, 15)
-        wait_until(lambda: backlog() > 0, 15)
+        wait_until(lambda: "stillroom_store_reachable 0.0" in world.get("/metrics").text)
+        wait_until(lambda: backlog() > 0)
     finally:
         rename("gone", "requests")
     world.recorded(answer.headers["x-request-id"], 30)
-    wait_until(lambda: backlog() == 0, 15)
+    wait_until(lambda: backlog() == 0)
 
 
 def provoke(world: World, turn: int) -> None:
@@ -143,7 +143,7 @@ def test_every_panel_has_data_in_a_real_prometheus(router, tmp_path: Path, monke
             assert not missing, (missing, (tmp_path / "prometheus.log").read_text()[-1000:])
         finally:
             process.terminate()
-            process.wait(20)
+            process.wait(WAIT_S)
 
 
 def ask_until_all_answer(world: World, url: str) -> list[str]:
@@ -159,7 +159,7 @@ def ask_until_all_answer(world: World, url: str) -> list[str]:
 
 def series(url: str, expression: str) -> list[Any]:
     try:
-        answer = httpx.get(url, params={"query": expression.replace("$__rate_interval", "30s")}, timeout=10)
+        answer = httpx.get(url, params={"query": expression.replace("$__rate_interval", "30s")}, timeout=WAIT_S)
     except httpx.TransportError:
         return []
     # it says 503 while it starts

@@ -13,7 +13,7 @@ import pytest
 
 from tests.gateway_fixtures import TEACHER_KEY, chat_body, wait_until
 from tests.gateway_process import KEY_ENV, GatewayProcess, gateway_process
-from tests.scripted_upstream import Script, ScriptedUpstream
+from tests.scripted_upstream import WAIT_S, Script, ScriptedUpstream
 
 CLIENTS, KILLS = 16, 5
 SETTINGS = f"""
@@ -48,7 +48,7 @@ async def ask(client: httpx.AsyncClient, stream: bool, answered: list[str]) -> N
 
 async def keep_asking(url: str, secret: str, answered: list[str], stop: asyncio.Event) -> None:
     headers = {"authorization": f"Bearer {secret}"}
-    async with httpx.AsyncClient(base_url=url, headers=headers, timeout=10) as client:
+    async with httpx.AsyncClient(base_url=url, headers=headers, timeout=WAIT_S) as client:
         while not stop.is_set():
             try:
                 await ask(client, random.random() < 0.5, answered)
@@ -78,7 +78,7 @@ def test_no_answered_request_is_lost_or_doubled_by_kill_9(gateway: GatewayProces
     answered = asyncio.run(under_load(gateway, KILLS))
     assert len(answered) >= 50 * KILLS
     assert len(set(answered)) == len(answered)
-    wait_until(lambda: set(answered) <= set(gateway.recorded()), 10)
+    wait_until(lambda: set(answered) <= set(gateway.recorded()))
     recorded = gateway.recorded()
     assert len(set(recorded)) == len(recorded)
     assert gateway.rolled_up() == len(recorded)
@@ -110,7 +110,7 @@ def drained(gateway: GatewayProcess, teacher: ScriptedUpstream) -> Drained:
         time.sleep(0.5)
         refused = not gateway.ready()
         text += "".join(chunks)
-    status = gateway.process.wait(20)
+    status = gateway.process.wait(WAIT_S)
     recorded = answer.headers["x-request-id"] in gateway.recorded()
     return Drained(text, refused, status, recorded, list((gateway.home / "spool").iterdir()))
 

@@ -2,7 +2,6 @@
 
 import itertools
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -18,7 +17,7 @@ from router.classifier_training import fit_classifier
 from router.features import RequestView
 from router.model import RouterModel
 from router.thresholds import NEVER
-from tests.gateway_fixtures import RELEASE, SURE, World, running_world, streamed_text
+from tests.gateway_fixtures import RELEASE, SURE, World, running_world, streamed_text, wait_until
 from tests.scripted_upstream import Script, ScriptedUpstream
 
 OTHER = "rel-2"
@@ -76,28 +75,27 @@ def answered(pair: Pair, number: int) -> tuple[str, str, str]:
 def test_no_request_has_one_releases_router_and_anothers_student(pair: Pair):
     for release, student in pair.students.items():
         student.reset(Script(text=ANSWERS[release], logprob=SURE, delay=0.02))
-    pair.promote(RELEASE)
     ended = threading.Event()
+    by_worker: list[list[tuple[str, str, str]]] = [[] for _ in range(WORKERS)]
 
     def promote_in_turn() -> None:
-        for number in range(PROMOTIONS):
-            time.sleep(0.7)  # the gateway looks twice a second
-            pair.promote((OTHER, RELEASE)[number % 2])
-        time.sleep(0.7)
-        ended.set()
+        try:
+            for number in range(PROMOTIONS + 1):
+                release = (RELEASE, OTHER)[number % 2]
+                pair.promote(release)
+                # until each has met it
+                wait_until(lambda: all(found and found[-1][0] == release for found in by_worker))  # noqa: B023
+        finally:
+            ended.set()
 
-    def ask(worker: int) -> list[tuple[str, str, str]]:
-        found: list[tuple[str, str, str]] = []
+    def ask(worker: int) -> None:
         while not ended.is_set():
-            found.append(answered(pair, len(found) + worker))
-        return found
+            by_worker[worker].append(answered(pair, len(by_worker[worker]) + worker))
 
     with ThreadPoolExecutor(WORKERS + 1) as pool:
-        promoting = pool.submit(promote_in_turn)
-        found = [
-            each for asking in [pool.submit(ask, worker) for worker in range(WORKERS)] for each in asking.result()
-        ]
-        promoting.result()
+        for done in [pool.submit(promote_in_turn), *(pool.submit(ask, worker) for worker in range(WORKERS))]:
+            done.result()
+    found = [each for one in by_worker for each in one]
     assert {release for release, _, _ in found} == {RELEASE, OTHER}
     for release, text, request_id in found:
         row = pair.world.row(request_id)

@@ -11,7 +11,7 @@ import pytest
 
 from tests.gateway_fixtures import chat_body, wait_until
 from tests.gateway_process import CONFIG, KEY_ENV, GatewayProcess, gateway_process
-from tests.scripted_upstream import ScriptedUpstream
+from tests.scripted_upstream import WAIT_S, ScriptedUpstream
 
 SETTINGS = """
 drain_delay_seconds = 1.0
@@ -47,7 +47,7 @@ def hang_up(gateway: GatewayProcess, said: str) -> None:
     """Have the settings read again, and wait for the log's word of it."""
     before = gateway.log().count(said)
     gateway.system.send_signal(signal.SIGHUP)
-    wait_until(lambda: gateway.log().count(said) > before, 10)
+    wait_until(lambda: gateway.log().count(said) > before)
 
 
 def test_a_good_file_is_served_by_and_a_bad_one_changes_nothing(gateway: GatewayProcess):
@@ -82,7 +82,7 @@ def test_no_request_fails_while_settings_are_read_again_under_load(gateway: Gate
         config.write_text(good + ALIAS * (turn % 2))
         hang_up(gateway, "settings_reloaded")
         answered = len(statuses)
-        wait_until(lambda seen=answered: len(statuses) > seen + 4, 20)
+        wait_until(lambda seen=answered: len(statuses) > seen + 4)
     stop.set()
     for thread in threads:
         thread.join()
@@ -101,7 +101,7 @@ def test_a_gateway_told_to_end_is_not_ready_but_answers_until_its_delay_is_over(
     process = gateway.process
     assert process is not None
     process.send_signal(signal.SIGTERM)
-    wait_until(lambda: gateway.probe.get(f"{gateway.url}/readyz").status_code == 503, 1)
+    wait_until(lambda: gateway.probe.get(f"{gateway.url}/readyz").status_code == 503)
     assert ask(gateway).status_code == 200
-    assert process.wait(20) == 0
+    assert process.wait(WAIT_S) == 0
     assert len(gateway.recorded()) == 1

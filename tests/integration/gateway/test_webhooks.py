@@ -26,6 +26,7 @@ from ledger.store import now_ms, open_store, sqlite_url
 from tests.gateway_fixtures import RELEASE, World, go_live, running_world, wait_until
 from tests.gateway_process import gateway_process
 from tests.http_receiver import Posted, Receiver
+from tests.scripted_upstream import WAIT_S
 from tests.unit.ledger.rows import release, row
 
 KEY = bytes(range(32))
@@ -65,13 +66,13 @@ def sending(*senders: WebhookSender):
     started, loop = threading.Event(), asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_until_complete, args=(run(),))
     thread.start()
-    assert started.wait(5)
+    assert started.wait(WAIT_S)
     try:
         yield
     finally:
         for task in tasks:
             loop.call_soon_threadsafe(task.cancel)
-        thread.join(20)
+        thread.join(WAIT_S)
         assert not thread.is_alive()
         loop.close()
 
@@ -182,7 +183,7 @@ def test_of_two_senders_one_sends_and_the_other_takes_over(store, receiver: Rece
     with sending(first), sending(second):
         for _ in range(20):
             jobs.create(store, "manual", "ann", {})
-        wait_until(lambda: sent_all(store, 20), 20)
+        wait_until(lambda: sent_all(store, 20))
     assert Counter(each.headers["webhook-id"] for each in receiver.posted).most_common(1)[0][1] == 1
     assert len(receiver.posted) == 20
     # both are gone, and gave the lease back
@@ -292,13 +293,13 @@ allow_http = true
         receiver.before = kill
         gateway.start()
         go_live(gateway.store, tmp_path / "releases" / RELEASE, router)
-        assert killed.wait(10)
+        assert killed.wait(WAIT_S)
         assert gateway.process is not None
-        gateway.process.wait(10)
+        gateway.process.wait(WAIT_S)
         assert outbox.deliveries(gateway.store, 1)[0].state == "pending"
         receiver.before = None
         gateway.start()
-        wait_until(lambda: sent_all(gateway.store, 1), 15)
+        wait_until(lambda: sent_all(gateway.store, 1))
         gateway.end(signal.SIGTERM)
         assert len(receiver.posted) == 2
         assert len({each.headers["webhook-id"] for each in receiver.posted}) == 1

@@ -17,6 +17,7 @@ from ledger.store import Store, now_ms, open_store, sqlite_url
 from serving.fleet import Fleet, keeper_alive
 from serving.settings import StudentSettings
 from tests.engine_fixtures import READY_SECONDS, family, survivors
+from tests.scripted_upstream import WAIT_S
 
 
 @pytest.fixture
@@ -113,7 +114,7 @@ async def test_the_fleet_serves_what_the_ledger_wants_restarts_it_when_it_dies_a
 
         left = engines()
         releases.reject(store, "first", "test", "for the test")
-        await until_state(store, "first", {"draining"}, 20)
+        await until_state(store, "first", {"draining"}, WAIT_S)
         await until_state(store, "first", {None}, 30)
         assert survivors(left) == []
         assert changes[0] == ("first", "ready")
@@ -132,11 +133,11 @@ async def test_a_fleet_that_is_stopped_while_a_student_loads_leaves_no_process_a
     stop = asyncio.Event()
     running = asyncio.create_task(fleet.run(stop))
     add("first")
-    await until_state(store, "first", {"starting"}, 20)
+    await until_state(store, "first", {"starting"}, WAIT_S)
     await asyncio.sleep(1)
     begun = engines()
     stop.set()
-    await asyncio.wait_for(running, 20)
+    await asyncio.wait_for(running, WAIT_S)
     assert begun
     assert survivors(begun) == []
     assert replicas.list_replicas(store) == []

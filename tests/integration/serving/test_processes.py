@@ -12,6 +12,7 @@ import pytest
 
 from serving.server import Backoff, EngineError, VllmServer, supervise
 from tests.engine_fixtures import READY_SECONDS, family, survivors, tiny_options
+from tests.scripted_upstream import WAIT_S
 
 pytestmark = pytest.mark.engine
 
@@ -118,7 +119,7 @@ async def test_supervision_that_is_stopped_while_the_engine_loads_ends_soon_and_
     await asyncio.sleep(1)
     processes = family(servers[0].pid)
     stop.set()
-    await asyncio.wait_for(watching, 10)
+    await asyncio.wait_for(watching, WAIT_S)
     assert events == ["down"]
     assert survivors(processes) == []
 
@@ -137,6 +138,6 @@ async def test_supervision_makes_a_new_server_after_each_failed_start(tmp_path):
             os.kill(servers[-1].pid, signal.SIGKILL)
         await asyncio.sleep(0.05)
     stop.set()
-    await asyncio.wait_for(watching, 10)
+    await asyncio.wait_for(watching, WAIT_S)
     assert not any(server.alive for server in servers)
     assert len({server.pid for server in servers}) == 3

