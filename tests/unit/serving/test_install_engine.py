@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pip._vendor.packaging.requirements import Requirement
 
-from tools.install_engine import ALIAS, CPU_WHEEL, cpu_requirements, installed, satisfied, write_alias
+from tools.install_engine import ALIAS, CPU_WHEEL, PINNED, cpu_requirements, installed, satisfied, write_alias
 
 SCRIPT = Path(__file__).parents[3] / "tools" / "install_engine.py"
 
@@ -31,6 +31,10 @@ def test_the_cpu_requirements_name_no_local_build_and_none_of_the_cuda_packages(
     assert needs["torch"] == "==2.13.0"
     assert not needs.keys() & {"torchvision", "torchaudio", "torchcodec"}
     assert not any("+" in specifier for specifier in needs.values())
+
+
+def test_what_is_locked_here_is_what_the_wheels_of_other_machines_ask_for():
+    assert set(PINNED) <= set((SCRIPT.parents[1] / "constraints.txt").read_text().split())
 
 
 def test_the_alias_makes_the_version_of_vllm_known(tmp_path, capsys):
