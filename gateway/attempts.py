@@ -2,7 +2,8 @@
 
 Who is next, `gateway/members.py` says; one whose breaker is open is passed over. What failed before its first byte
 may be tried again: on another upstream at once, on the same one after a pause with full jitter. A budget bounds these
-further attempts to a share of what is in flight, so that an upstream that flaps is not asked the more for it.
+further attempts to a share of what is in flight, so that an upstream that flaps is not asked the more for it. What a
+server had that is gone goes to another one whatever the budget: so does all that comes after.
 """
 
 import asyncio
@@ -21,7 +22,7 @@ from gateway.faults import WHY
 from gateway.hedging import abandon, first_good
 from gateway.members import Member, Members, Order
 from gateway.metrics import Metrics
-from gateway.retries import is_good, is_retried, pause_before
+from gateway.retries import is_gone, is_good, is_retried, pause_before
 from gateway.upstream import Question, Stream, Upstream, UpstreamReply
 from gateway.wire import encode
 
@@ -222,10 +223,13 @@ class Attempts:
 
     def _pause(self, course: _Course, reply: UpstreamReply | Stream | UpstreamError) -> float | None:
         """Seconds until the next attempt; None where this outcome stands."""
-        if course.attempts > self._patience.retries or not is_retried(reply) or not self._may_retry():
+        if course.attempts > self._patience.retries or not is_retried(reply):
             return None
         now = time.monotonic()
-        if any(each not in course.tried and each.breaker.is_ready(now) for each in course.members):
+        others = any(each not in course.tried and each.breaker.is_ready(now) for each in course.members)
+        if not self._may_retry() and not (others and is_gone(reply)):
+            return None
+        if others:
             return 0.0
         pause = pause_before(reply, course.attempts, self._patience.max_retry_after_s)
         if pause is None or asyncio.get_running_loop().time() + pause >= course.deadline:

@@ -9,11 +9,12 @@ from gateway.errors import Fault, UpstreamError
 from gateway.upstream import Stream, UpstreamReply
 from gateway.wire import NotJson, decode_object
 
-__all__ = ("is_good", "is_retried", "pause_before", "seconds_until")
+__all__ = ("is_gone", "is_good", "is_retried", "pause_before", "seconds_until")
 
 BACKOFF_S: Final = 0.1
 MAX_BACKOFF_S: Final = 2.0
-RETRIED: Final[frozenset[Fault]] = frozenset({"connect", "closed", "busy"})
+GONE: Final[frozenset[Fault]] = frozenset({"connect", "closed"})
+RETRIED: Final = GONE | {"busy"}
 TOO_MANY: Final = 429
 NO_QUOTA: Final = "insufficient_quota"
 
@@ -23,6 +24,11 @@ def is_retried(reply: UpstreamReply | Stream | UpstreamError) -> bool:
     if isinstance(reply, UpstreamError):
         return reply.fault in RETRIED
     return isinstance(reply, UpstreamReply) and reply.status == TOO_MANY and not _is_out_of_quota(reply.body)
+
+
+def is_gone(reply: UpstreamReply | Stream | UpstreamError) -> bool:
+    """Whether nobody was there to take the request, or who had it is no more."""
+    return isinstance(reply, UpstreamError) and reply.fault in GONE
 
 
 def is_good(reply: UpstreamReply | Stream | UpstreamError) -> bool:

@@ -199,6 +199,17 @@ async def test_a_flood_of_failures_is_tried_again_in_bounds(monkeypatch: pytest.
     assert network.side.retrying == network.side.in_flight == 0
 
 
+@pytest.mark.parametrize(("kind", "most"), [("connect", 100), ("closed", 100), ("busy", 20)])
+async def test_all_that_a_server_had_that_is_gone_is_asked_of_another(
+    monkeypatch: pytest.MonkeyPatch, kind: Fault, most: int
+):
+    network = Network(monkeypatch, URLS[:2], retries=1)
+    network.answers = {"a": [fault(kind)]}
+    outcomes = await asyncio.gather(*(network.post() for _ in range(100)), return_exceptions=True)
+    assert outcomes.count(GOOD) == network.asked.count("b") == most
+    assert network.side.retrying == network.side.in_flight == 0
+
+
 async def test_few_requests_may_have_a_few_retries(monkeypatch: pytest.MonkeyPatch):
     network = Network(monkeypatch, URLS[:1], retries=1)
     network.answers = {"a": [fault("busy", "0.1")]}
