@@ -120,7 +120,7 @@ async def ask_student(client: httpx.AsyncClient, student: Upstream, body: dict[s
     """
     asked = body | {"model": student.model, "logprobs": True, "top_logprobs": SIGNAL_TOP}
     began = time.perf_counter()
-    response = await client.post(f"{student.url}/chat/completions", json=asked)
+    response = await client.post(f"{student.url}/chat/completions", json=asked, headers=student.headers)
     latency = (time.perf_counter() - began) * 1000
     if response.status_code in REFUSED:
         return None

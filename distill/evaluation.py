@@ -168,7 +168,9 @@ async def _subject(context: JobContext, name: str, wanted: Release) -> _Subject:
     for attempt in range(int(READY_TIMEOUT_S / POLL_S)):
         for replica in await asyncio.to_thread(replicas.list_replicas, context.store):
             if replica.release_id == wanted.id and replica.state == "ready":
-                return _Subject(name, wanted, Upstream(replica.url, replica.model or context.student.model))
+                settings = context.student
+                student = Upstream(replica.url, replica.model or settings.model, settings.api_key_env)
+                return _Subject(name, wanted, student)
         if attempt % 10 == 0:
             context.on_progress("serving", {"release": wanted.id, "seconds": attempt * POLL_S})
         await asyncio.sleep(POLL_S)
@@ -182,8 +184,9 @@ async def _parity(context: JobContext, subject: _Subject, held_out: list[HeldOut
     answers = await asyncio.to_thread(prepare, subject.folder, held_out[:PROBES], {})
     probes = [[*answer.prompt, *answer.answer] for answer in answers]
     trained = await asyncio.to_thread(trained_logprobs, subject.folder, probes)
-    async with httpx.AsyncClient(trust_env=False) as client:
-        served = await probe_logprobs(subject.student.url.removesuffix("/v1"), subject.student.model, probes, client)
+    student = subject.student
+    async with httpx.AsyncClient(trust_env=False, headers=student.headers) as client:
+        served = await probe_logprobs(student.url.removesuffix("/v1"), student.model, probes, client)
     return compare(served, trained, context.distill.parity_tolerance)
 
 

@@ -29,7 +29,7 @@ from router.comparators import Reply
 from router.settings import RouterSettings
 from serving.settings import StudentSettings
 
-__all__ = ("Labelling", "calls_left", "paid_row")
+__all__ = ("Labelling", "calls_left", "paid_row", "served_students")
 
 JUDGED: Final = "judge"
 PASS_S: Final = 30.0
@@ -55,7 +55,7 @@ class Labelling:
     async def run(self) -> None:
         """Label what is next, for `PASS_S` at most. A server that fails leaves its rows without a label this time."""
         async with httpx.AsyncClient(trust_env=False) as client:
-            served = await asyncio.to_thread(_served, self.store, self.student)
+            served = await asyncio.to_thread(served_students, self.store, self.student)
             left = await asyncio.to_thread(calls_left, self.store, self.settings.judge_calls_per_hour)
             spending = _Spending(self.store, left)
             comparing = Comparing(
@@ -167,13 +167,13 @@ class _Spending:
         insert_records(self.store, rows)
 
 
-def _served(store: Store, settings: StudentSettings) -> dict[str, Upstream]:
+def served_students(store: Store, settings: StudentSettings) -> dict[str, Upstream]:
     """The releases whose student can be asked now."""
     if settings.base_url is not None:
         live = releases.live(store)
         return {live.id: Upstream(settings.base_url, settings.model, settings.api_key_env)} if live else {}
     ready = (each for each in replicas.list_replicas(store) if each.state == "ready")
-    return {each.release_id: Upstream(each.url, each.model or settings.model) for each in ready}
+    return {each.release_id: Upstream(each.url, each.model or settings.model, settings.api_key_env) for each in ready}
 
 
 def _case_of(pair: Pair) -> Case | None:

@@ -114,7 +114,7 @@ async def _positions(client: httpx.AsyncClient, student: Upstream, answer: Score
         "max_tokens": 1,
         "prompt_logprobs": TOP,
     }
-    response = await client.post(f"{student.url}/completions", json=body, timeout=TIMEOUT_S)
+    response = await client.post(f"{student.url}/completions", json=body, headers=student.headers, timeout=TIMEOUT_S)
     if response.status_code in REFUSED:
         return None
     response.raise_for_status()

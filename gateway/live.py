@@ -124,10 +124,9 @@ class Live:
         before = releases.live_before(self._store) if others else None
         if before is None:
             return champion, urls, model
-        urls_before, model_before = replicas.places(running, before.id, live=False)
-        if not urls_before or replicas.taken_over(len(urls), len(urls_before)):
+        if replicas.taken_over(running, champion.id, before.id):
             return champion, urls, model
-        return before, urls_before, model_before
+        return before, *replicas.places(running, before.id, live=False)
 
     def _trial(self, champion: releases.Release, running: Sequence[replicas.Replica]) -> OnTrial | None:
         """What is tried beside the champion; None where it cannot be, and the champion takes all."""

@@ -63,6 +63,11 @@ class Members:
             self.all.append(Member(each, index, load, before.breaker if before else Breaker()))
             self.show(self.all[-1])
 
+    @property
+    def api_key(self) -> str | None:
+        """What all of them are sent whose place `serve_at` tells."""
+        return self._template.api_key
+
     def key(self, call: Call) -> int:
         """What the order goes by, for one request."""
         if self._order == "affinity":

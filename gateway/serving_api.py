@@ -90,11 +90,12 @@ class ServingReader:
                 Replica(name, live or "", url, CONFIGURED, 0) for name, url in zip(names, configured, strict=False)
             ]
         urls = sorted({each.url for each in running if each.url}) if with_figures else []
-        read = await asyncio.gather(*(read_figures(state.lasting.client, url) for url in urls))
+        relay: Relay = state.relay
+        client, key = state.lasting.client, relay.student.group.api_key
+        read = await asyncio.gather(*(read_figures(client, url, key) for url in urls))
         figures = {url: each for url, each in zip(urls, read, strict=True) if each is not None}
         now = time.monotonic()
         rates = {url: self._rates.add(url, each, now) for url, each in figures.items()}
-        relay: Relay = state.relay
         return Serving(
             live=live,
             routed=snapshot.release.id if snapshot.release else None,

@@ -45,7 +45,7 @@ def student_side(
 ) -> Attempts:
     """The students, as `student.balance` says; where they are, `Attempts.serve_at` is told."""
     timeout = httpx.Timeout(settings.timeout_seconds, connect=settings.connect_timeout_seconds)
-    key = None if settings.base_url is None else os.environ.get(settings.api_key_env)
+    key = os.environ.get(settings.api_key_env)
     nowhere = Upstream("student", "", settings.model, key, timeout, settings.first_byte_timeout_seconds)
     patience = Patience(
         settings.retries,

@@ -9,10 +9,14 @@ import sqlalchemy as sa
 from ledger import schema
 from ledger.store import Store, insert_into, now_ms
 
-__all__ = ("STALE_MS", "SWAPPABLE", "Replica", "list_replicas", "places", "remove", "report", "taken_over")
+__all__ = (
+    "STALE_MS", "SWAPPABLE", "Replica", "forget_lost", "list_replicas", "places", "remove", "report", "taken_over",
+)  # fmt: skip
 
 STALE_MS: Final = 15_000
 """A replica whose keeper has not reported it for so long is not counted on."""
+
+LOST_MS: Final = 3_600_000
 
 SWAPPABLE: Final = "swappable"
 """The state of a server that takes the live release's weights while it runs, and keeps requests waiting for them."""
@@ -46,6 +50,13 @@ def remove(store: Store, replica_id: str) -> None:
         connection.execute(sa.delete(schema.replicas).where(schema.replicas.c.id == replica_id))
 
 
+def forget_lost(store: Store) -> None:
+    """Forget the replicas of machines that went without a word, long ago."""
+    with store.write(None) as connection:
+        lost = schema.replicas.c.heartbeat_at < now_ms() - LOST_MS
+        connection.execute(sa.delete(schema.replicas).where(lost))
+
+
 def list_replicas(store: Store, stale_ms: int = STALE_MS) -> list[Replica]:
     """The replicas whose keeper lives."""
     with store.read() as connection:
@@ -66,8 +77,9 @@ def places(found: Sequence[Replica], release_id: str, live: bool) -> tuple[tuple
     return tuple(each.url for each in ready), ready[0].model if ready else None
 
 
-def taken_over(new: int, old: int) -> bool:
-    """Whether a release with ``new`` ready students may do the work of the one before it, that has ``old``: with half
-    as many, since the rest join it.
+def taken_over(found: Sequence[Replica], live_id: str, before_id: str) -> bool:
+    """Whether the live release does the work of the one before it by now: with half as many students on all machines,
+    since the rest join it. Gateways and fleets go by this alike.
     """
-    return new > 0 and 2 * new >= old
+    new, old = (len(places(found, each, live=each == live_id)[0]) for each in (live_id, before_id))
+    return 2 * new >= old

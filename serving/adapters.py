@@ -25,7 +25,7 @@ class Adapters:
     """What one base server has loaded. A server that was started anew has nothing."""
 
     cache: Path
-    refuse: Callable[[str, Exception], None]
+    refuse: Callable[[Release, Exception], None]
     loaded: dict[str, float | None] = field(default_factory=dict[str, "float | None"])
     """By release: since when it is not wanted."""
     _server: VllmServer | None = None
@@ -56,7 +56,7 @@ class Adapters:
             student = await asyncio.to_thread(local_part, release, "student", self.cache)
             await load_adapter(server, release.id, student / ADAPTER)
         except (*REFUSALS, AdapterError) as error:
-            self.refuse(release.id, error)
+            self.refuse(release, error)
             return False
         except httpx.HTTPError as error:
             log.warning("adapter_not_loaded", release=release.id, error=repr(error))

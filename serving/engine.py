@@ -1,6 +1,6 @@
 """vLLM's command line and environment, as pure functions of what is to be served.
 
-The defaults are measured on two CPU cores; the rest are decisions: loopback only, because vLLM's
+The defaults are measured on two CPU cores; the rest are decisions: a guard of our own on every route, because vLLM's
 ``--api-key`` leaves ``/pause``, ``/collective_rpc`` and others open; safetensors only, because a pickle is a
 program; the release's id as ``system_fingerprint``, so that every answer says who gave it.
 """
@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from serving.guard import MARK, RELEASE_VARIABLE, TOKEN_VARIABLE
+from serving.address import LOOPBACK
+from serving.guard import KEY_VARIABLE, MARK, RELEASE_VARIABLE, TOKEN_VARIABLE
 from serving.settings import Swap
 
 __all__ = (
@@ -23,8 +24,6 @@ __all__ = (
 )  # fmt: skip
 
 Device = Literal["cpu", "cuda"]
-
-HOST = "127.0.0.1"
 
 MODULE = "vllm.entrypoints.launchers.api_server.entry"
 """The API server's own module: ``vllm serve`` runs the same function, but needs the metadata of a
@@ -88,8 +87,8 @@ class EngineOptions:
     ``context_tokens`` bounds prompt plus answer. ``drain_seconds`` is how long vLLM finishes running requests
     after SIGTERM. ``kv_cache_gb`` (GiB) and ``threads`` count on the CPU only: on CUDA vLLM sizes its cache
     from the device's free memory. ``swap`` says what may be changed while it runs; ``token`` then opens the routes
-    for that, on loopback only. ``lora_rank`` is the largest that an adapter may have. ``parallel`` is for more GPUs
-    than one, ``gpus`` names those that it may see; all of them where it is empty.
+    for that. ``key`` is asked for on every route, unless it is empty. ``lora_rank`` is the largest that an adapter
+    may have. ``parallel`` is for more GPUs than one, ``gpus`` names those that it may see; all where it is empty.
     """
 
     weights: Path
@@ -108,6 +107,8 @@ class EngineOptions:
     parallel: Parallel = Parallel()
     gpus: tuple[str, ...] = ()
     token: str = field(default_factory=lambda: secrets.token_urlsafe(24), repr=False)
+    address: str = LOOPBACK
+    key: str = field(default="", repr=False)
 
 
 DEVICE_ARGS: dict[Device, tuple[str, ...]] = {
@@ -125,7 +126,7 @@ def command(options: EngineOptions) -> list[str]:
         MODULE,
         *("--model", str(options.weights)),
         *("--served-model-name", options.served_name),
-        *("--host", HOST, "--port", str(options.port)),
+        *("--host", options.address, "--port", str(options.port)),
         *("--max-model-len", str(options.context_tokens)),
         *("--max-num-seqs", str(options.max_num_seqs)),
         *("--load-format", "safetensors"),
@@ -159,6 +160,7 @@ def environment(options: EngineOptions, base: Mapping[str, str]) -> dict[str, st
         "PYTHONSAFEPATH": "1",
         RELEASE_VARIABLE: "" if options.swap == "adapter" else options.release,
         TOKEN_VARIABLE: options.token,
+        **({KEY_VARIABLE: options.key} if options.key else {}),
         "VLLM_LOGGING_COLOR": "0",
         "VLLM_LOG_STATS_INTERVAL": "60",
         "VLLM_NO_USAGE_STATS": "1",

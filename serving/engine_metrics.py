@@ -94,12 +94,13 @@ def parse_figures(text: str) -> EngineFigures | None:
     return EngineFigures(**{SERIES[name][0]: SERIES[name][1](values) for name, values in found.items()})
 
 
-async def read_figures(client: httpx.AsyncClient, base_url: str) -> EngineFigures | None:
+async def read_figures(client: httpx.AsyncClient, base_url: str, key: str | None = None) -> EngineFigures | None:
     """What the server at ``base_url`` (with or without ``/v1``) says of itself; None where it does not answer so."""
     root = base_url.rstrip("/").removesuffix("/v1")
+    headers = {"authorization": f"Bearer {key}"} if key else {}
     try:
         async with asyncio.timeout(WAIT_S):
-            answer = await client.get(f"{root}/metrics", timeout=httpx.Timeout(WAIT_S))
+            answer = await client.get(f"{root}/metrics", headers=headers, timeout=httpx.Timeout(WAIT_S))
     except (httpx.HTTPError, httpx.InvalidURL, TimeoutError):
         return None
     return parse_figures(answer.text) if answer.status_code == 200 else None

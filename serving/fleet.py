@@ -10,6 +10,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
 
@@ -100,10 +101,11 @@ class Fleet:
 
     async def _reconcile(self) -> None:
         listed = await asyncio.to_thread(releases.served, self.store)
-        wanted = {release.id: release for release in listed if release.id not in self._students.refused}
-        live = next((release for release in wanted.values() if release.state == "live"), None)
-        for kept in (await self._kept_for_rollback(live), await self._kept_until_taken_over(live)):
-            if kept is not None and kept.id not in self._students.refused:
+        wanted = {release.id: release for release in listed if not self._students.is_refused(release.id)}
+        champion = next((release for release in listed if release.state == "live"), None)
+        live = wanted.get(champion.id) if champion is not None else None
+        for kept in (await self._kept_for_rollback(live), await self._kept_until_taken_over(champion)):
+            if kept is not None and not self._students.is_refused(kept.id):
                 wanted = {kept.id: kept} | wanted
         if self.settings.swap == "adapter":
             await self._follow_adapters(wanted)
@@ -114,6 +116,7 @@ class Fleet:
         self._count_hours()
         if self._looked - self._told >= HOURS_S:
             await asyncio.to_thread(self._tell_hours)
+            await asyncio.to_thread(replicas.forget_lost, self.store)
 
     async def _kept_for_rollback(self, live: Release | None) -> Release | None:
         """What a rollback would bring back: an adapter stays ready for it, a server for a while."""
@@ -127,21 +130,24 @@ class Fleet:
         return before if self.settings.swap == "blue_green" and is_new and running else None
 
     async def _kept_until_taken_over(self, live: Release | None) -> Release | None:
-        """The release before the live one, which answers while that has too few students (`gateway/live.py`)."""
-        new = self._answering(live.id) if live is not None else 0
-        if self.settings.swap == "in_place" or new >= self.settings.replicas:
+        """The release before the live one, where it is served here and gateways still ask its students, on whichever
+        machine (`gateway/live.py`).
+        """
+        here = self._served_here()
+        if self.settings.swap == "in_place" or live is None or here <= {live.id}:
             return None
         before = await asyncio.to_thread(releases.live_before, self.store)
-        old = self._answering(before.id) if before is not None else 0
-        return None if not old or replicas.taken_over(new, old) else before
+        if before is None or before.id not in here:
+            return None
+        found = await asyncio.to_thread(replicas.list_replicas, self.store)
+        return None if replicas.taken_over(found, live.id, before.id) else before
 
-    def _answering(self, release_id: str) -> int:
-        """How many can answer for a release."""
+    def _served_here(self) -> set[str]:
+        """The releases that have a process that stays, or an adapter, on this machine."""
         if self.settings.swap == "adapter":
             base = self._students.running.get(BASE)
-            return int(base is not None and release_id in self._adapters.of(base.server))
-        running = self._students.running.values()
-        return sum(each.name == release_id and each.state == "ready" for each in running)
+            return set(self._adapters.of(base.server)) if base is not None else set()
+        return {student.name for student in self._students.running.values() if not student.stop.is_set()}
 
     # adapters
 
@@ -205,7 +211,7 @@ class Fleet:
         try:
             weights = await asyncio.to_thread(self._students.weights, release)
         except REFUSALS as error:
-            self._students.refuse(release.id, error)
+            self._students.refuse(release, error)
             return
         began, server = time.monotonic(), student.server
         same = await asyncio.to_thread(reloadable, student.weights, weights)
@@ -267,6 +273,7 @@ class Fleet:
         student_hours.add_seconds(self.store, self._ran)
         self._ran, self._told = {}, self._looked
 
-    @staticmethod
-    def _id(name: str) -> str:
-        return f"{socket.gethostname()[:30]}-{name}"
+    def _id(self, name: str) -> str:
+        """No other machine's: that is what an address is that others reach."""
+        address = ip_address(self.settings.address)
+        return f"{socket.gethostname()[:30] if address.is_loopback else address}-{name}"

@@ -3,7 +3,8 @@
 A server that takes other weights while it runs must not answer for the wrong release. A request that names its
 release (``x-stillroom-release``, as the gateway does) waits here until that one is served, or gets 503; while a swap
 is under way every request waits. Each answer's ``system_fingerprint`` is the release that gave it. Administrative
-routes, which vLLM leaves open, need the token of the process that started it.
+routes, which vLLM leaves open, need the token of the process that started it. Off loopback every route asks for the
+students' key, health and metrics too: whoever has a reason to ask for these has the key or the token.
 
 Only the standard library is imported: this module is loaded by another program.
 """
@@ -17,7 +18,7 @@ import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final, TypeAlias
 
-__all__ = ("MARK", "RELEASE_PATH", "RELEASE_VARIABLE", "TOKEN_VARIABLE", "ReleaseGuard")
+__all__ = ("KEY_VARIABLE", "MARK", "RELEASE_PATH", "RELEASE_VARIABLE", "TOKEN_VARIABLE", "ReleaseGuard")
 
 Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
@@ -28,6 +29,8 @@ RELEASE_PATH: Final = "/stillroom/release"
 RELEASE_VARIABLE: Final = "STILLROOM_GUARD_RELEASE"
 """The release at the start; empty where each model name is a release (adapters)."""
 TOKEN_VARIABLE: Final = "STILLROOM_GUARD_TOKEN"  # noqa: S105 the name of a variable
+KEY_VARIABLE: Final = "STILLROOM_GUARD_KEY"
+"""What whoever asks has to know; unset on loopback."""
 MARK: Final = "stillroom-release-is-stamped-here"
 """What vLLM is told to put as its fingerprint, so that it can be found."""
 ANSWERING: Final = frozenset({"/v1/chat/completions", "/v1/completions"})
@@ -45,20 +48,27 @@ class ReleaseGuard:
 
     def __init__(self, app: App) -> None:
         self._app = app
-        self._token = os.environ[TOKEN_VARIABLE]
+        self._token = _bearer(os.environ[TOKEN_VARIABLE])
+        key = os.environ.get(KEY_VARIABLE)
+        self._key = _bearer(key) if key else None
         self._release = os.environ[RELEASE_VARIABLE]
         self._closed = False
         self._under_way = 0
         self._news = asyncio.Condition()
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """One request, or the server's own lifespan."""
-        if scope["type"] != "http":
+        """One request, a websocket, or the server's own lifespan."""
+        if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
         headers, path = dict(scope["headers"]), scope["path"]
-        trusted = hmac.compare_digest(headers.get(b"authorization", b""), f"Bearer {self._token}".encode())
-        if path not in OPEN and not trusted:
+        sent: bytes = headers.get(b"authorization", b"")
+        trusted = hmac.compare_digest(sent, self._token)
+        if not trusted and self._key is not None and not hmac.compare_digest(sent, self._key):
+            await _turn_away(scope, send)
+        elif scope["type"] != "http":
+            await self._app(scope, receive, send)
+        elif path not in OPEN and not trusted:
             await _answer(send, 403, {"error": "administrative route"})
         elif path == RELEASE_PATH:
             await self._change(receive, send)
@@ -146,6 +156,18 @@ async def _body(receive: Receive) -> bytes:
         parts.append(message.get("body", b""))
         if not message.get("more_body", False):
             return b"".join(parts)
+
+
+def _bearer(secret: str) -> bytes:
+    return f"Bearer {secret}".encode()
+
+
+async def _turn_away(scope: Message, send: Send) -> None:
+    """Whoever has no key: nothing is read of what they sent."""
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.close", "code": 1008})
+    else:
+        await _answer(send, 401, {"error": "this server asks for a key"})
 
 
 async def _answer(send: Send, status: int, body: dict[str, Any]) -> None:

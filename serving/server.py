@@ -19,6 +19,7 @@ import httpx
 import structlog
 
 from serving import engine, launch
+from serving.address import LOOPBACK, root_url
 from serving.engine import EngineOptions
 
 __all__ = ("Backoff", "EngineError", "Health", "Patience", "VllmServer", "free_port", "supervise")
@@ -40,10 +41,10 @@ class EngineError(Exception):
     """The engine ended or did not become ready. The message holds its last log lines and the log's path."""
 
 
-def free_port() -> int:
-    """A TCP port of the loopback interface that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind((engine.HOST, 0))
+def free_port(address: str = LOOPBACK) -> int:
+    """A TCP port of an address of this machine that was free a moment ago. Raises ``OSError`` where it has none."""
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe:
+        probe.bind((address, 0))
         return int(probe.getsockname()[1])
 
 
@@ -59,7 +60,7 @@ class VllmServer:
     @property
     def url(self) -> str:
         """The server's root, without ``/v1``."""
-        return f"http://{engine.HOST}:{self.options.port}"
+        return root_url(self.options.address, self.options.port)
 
     @property
     def pid(self) -> int | None:
@@ -99,7 +100,7 @@ class VllmServer:
         """
         began = time.monotonic()
         next_line = began + PROGRESS_SECONDS
-        async with self._client(timeout=60) as client:
+        async with self.trusted_client(timeout=60) as client:
             while not await _answers(client, self.options.served_name):
                 now = time.monotonic()
                 if not self.alive:
@@ -116,7 +117,7 @@ class VllmServer:
 
     async def healthy(self) -> bool:
         """Whether ``/health`` answers 200 within five seconds."""
-        async with self._client(timeout=5) as client:
+        async with self.trusted_client(timeout=5) as client:
             return self.alive and await _ok(client.get("/health"))
 
     async def stop(self, drain_seconds: float) -> None:
@@ -143,15 +144,13 @@ class VllmServer:
         told = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith(NOISE)]
         return "\n".join(told[-lines:])
 
-    def _client(self, timeout: float) -> httpx.AsyncClient:
-        # Plain HTTP on loopback: no proxy of the environment, and no certificates to read each time.
-        return httpx.AsyncClient(base_url=self.url, timeout=timeout, trust_env=False, verify=False)  # noqa: S501
-
     def trusted_client(self, timeout: float) -> httpx.AsyncClient:
-        """A client that the guard lets in to the routes of a swap (`serving.guard`)."""
-        client = self._client(timeout)
-        client.headers["authorization"] = f"Bearer {self.options.token}"
-        return client
+        """A client that the guard lets in everywhere (`serving.guard`)."""
+        # Plain HTTP on this machine: no proxy of the environment, and no certificates to read each time.
+        return httpx.AsyncClient(
+            base_url=self.url, timeout=timeout, trust_env=False, verify=False,  # noqa: S501
+            headers={"authorization": f"Bearer {self.options.token}"},
+        )  # fmt: skip
 
     def _obituary(self, headline: str) -> str:
         return f"{headline}; its last log lines ({self.log_path}):\n{self.tail()}"

@@ -20,7 +20,11 @@ class StudentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     base_url: str | None = None
     """A running OpenAI-compatible server of the live release; unset: Stillroom starts vLLM itself."""
     api_key_env: str = "STUDENT_API_KEY"
-    """Environment variable that holds the key for ``base_url``; without it, none is sent."""
+    """Environment variable that holds the students' key: of those at ``base_url``, and of those that Stillroom
+    starts, which ask for it where ``address`` is not loopback. Without it, none is sent."""
+    address: str = "127.0.0.1"
+    """IP address of this machine that its ``stillroom serve`` has students listen on, and by which gateways and
+    workers reach them. Each machine has its own. Any but loopback needs a key in ``api_key_env``."""
     replicas: int = 1
     """Servers of the live release that ``stillroom serve`` keeps on its machine, each on GPUs of its own where there
     are enough; a candidate has one. More than 1 needs ``swap = "blue_green"``."""

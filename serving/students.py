@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import math
 import os
 import time
 from collections.abc import Callable
@@ -14,22 +15,36 @@ import structlog
 from ledger.artifact_store import local_part
 from ledger.artifacts import ArtifactError
 from ledger.releases import Release
+from serving.address import AddressError, key_asked_for
 from serving.engine import Device, EngineOptions, Parallel, detect_device, share_of, visible_gpus
 from serving.server import Health, VllmServer, free_port, supervise
 from serving.settings import StudentSettings
 from serving.weights import WeightsError, refuse_code
 
-__all__ = ("GRACE_S", "REFUSALS", "Student", "Students", "engine_options")
+__all__ = ("GRACE_S", "REFUSALS", "Student", "Students", "check_address", "engine_options")
 
 GRACE_S: Final = 3.0
 """A retired student goes on answering for so long: gateways read the ledger every half second."""
+AGAIN_S: Final = 2.0
+AGAIN_MOST_S: Final = 300.0
 REFUSALS: Final = (ArtifactError, WeightsError, OSError)
 
 log = structlog.get_logger(__name__)
 
 
+def check_address(settings: StudentSettings) -> None:
+    """Raises `AddressError` where this machine's students could not listen as it is set."""
+    key_asked_for(settings)
+    try:
+        free_port(settings.address)
+    except OSError as error:
+        raise AddressError(
+            f"student.address = {settings.address!r}: this machine cannot listen there ({error.strerror})"
+        ) from error
+
+
 def engine_options(settings: StudentSettings, weights: Path, release: str, port: int, slot: int = 0) -> EngineOptions:
-    """How a student of these settings is started, at this place among those of the machine."""
+    """How a student of these settings is started, at this place among those of the machine. Raises `AddressError`."""
     device = detect_device() if settings.device == "auto" else cast("Device", settings.device)
     parallel = Parallel(
         settings.tensor_parallel, settings.pipeline_parallel, settings.data_parallel, settings.executor
@@ -50,6 +65,8 @@ def engine_options(settings: StudentSettings, weights: Path, release: str, port:
         parallel=parallel,
         gpus=gpus,
         threads=max(1, len(os.sched_getaffinity(0)) // settings.replicas),
+        address=settings.address,
+        key=key_asked_for(settings),
     )
 
 
@@ -99,7 +116,8 @@ class Students:
     cache: Path
     on_change: Callable[[str, str], None] = lambda _release, _state: None
     running: dict[str, Student] = field(default_factory=dict[str, Student])
-    refused: set[str] = field(default_factory=set[str])
+    _refused: dict[str, tuple[float, float]] = field(default_factory=dict[str, tuple[float, float]])
+    """By release: until when, and for how long."""
 
     def weights(self, release: Release) -> Path:
         """A release's student on this machine, known to be the one that was released. Blocks.
@@ -115,23 +133,33 @@ class Students:
         try:
             weights = await asyncio.to_thread(self.weights, release)
         except REFUSALS as error:
-            self.refuse(release.id, error)
+            self.refuse(release, error)
             return
         number = next(n for n in itertools.count(1) if _key(release.id, n) not in self.running)
         taken = {student.slot for student in self.running.values()}
         slot = next(n for n in itertools.count() if n not in taken)
         self.keep(_key(release.id, number), Student(release.id, weights, number=number, slot=slot))
 
-    def refuse(self, release_id: str, error: Exception) -> None:
-        """Never try this release again; says why, once."""
-        log.error("release_refused", release=release_id, error=str(error))
-        self.refused.add(release_id)
+    def refuse(self, release: Release, error: Exception) -> None:
+        """Do not try this release again: never, where its folder is here; else for a while that grows, since another
+        machine's worker may be putting its files, or their manifest, where all can fetch them.
+        """
+        log.error("release_refused", release=release.id, error=str(error))
+        _, before = self._refused.get(release.id, (0.0, AGAIN_S / 2))
+        pause = math.inf if Path(release.folder).is_dir() else min(2 * before, AGAIN_MOST_S)
+        self._refused[release.id] = (time.monotonic() + pause, pause)
+
+    def is_refused(self, release_id: str) -> bool:
+        """Whether it is not to be tried now."""
+        until, _ = self._refused.get(release_id, (0.0, 0.0))
+        return time.monotonic() < until
 
     def keep(self, key: str, student: Student) -> None:
         """Keep a process running until its ``stop`` is set."""
 
         def server() -> VllmServer:
-            options = engine_options(self.settings, student.weights, student.name, free_port(), student.slot)
+            port = free_port(self.settings.address)
+            options = engine_options(self.settings, student.weights, student.name, port, student.slot)
             student.server = VllmServer(options, self.logs / f"student-{_key(student.name, student.number)}.log")
             student.started_with = student.name
             return student.server

@@ -41,6 +41,7 @@ AT_START: Final = (
     "gateway.workers",
     "home",
     "store.",
+    "student.address",
     "student.data_parallel",
     "student.device",
     "student.engine_args",

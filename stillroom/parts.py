@@ -14,14 +14,14 @@ import structlog
 
 from ledger.store import Store, open_store
 from stillroom.output import unfailing
-from stillroom.settings import Settings
+from stillroom.settings import Settings, SettingsError
 
 if TYPE_CHECKING:
     from distill.job import JobContext
     from distill.upstreams import Upstream
     from serving.fleet import Fleet
 
-__all__ = ("build_fleet", "configure_logging", "job_context", "open_ledger", "until_signalled")
+__all__ = ("build_fleet", "check_students", "configure_logging", "job_context", "open_ledger", "until_signalled")
 
 
 def configure_logging() -> None:
@@ -50,10 +50,23 @@ def open_ledger(settings: Settings) -> Store:
     return open_store(settings.store_url, announcer(redis_url))
 
 
+def check_students(settings: Settings) -> None:
+    """Raises `SettingsError` where this machine is to keep students and they could not listen as it is set."""
+    from serving.address import AddressError
+    from serving.students import check_address
+
+    if settings.student.base_url is None:
+        try:
+            check_address(settings.student)
+        except AddressError as error:
+            raise SettingsError(str(error)) from error
+
+
 def build_fleet(settings: Settings, store: Store, on_change: Callable[[str, str], None]) -> "Fleet":
-    """The keeper of this machine's students."""
+    """The keeper of this machine's students. Raises `SettingsError` where they cannot listen as it is set."""
     from serving.fleet import Fleet
 
+    check_students(settings)
     return Fleet(store, settings.student, settings.home_path / "logs", on_change)
 
 

@@ -24,6 +24,7 @@ from gateway.webhook_endpoints import problem_with
 from ledger.store import sqlite_url
 from router.comparators import AUTO, COMPARATORS, DEFERRED
 from router.settings import RouterSettings
+from serving.address import address_problem
 from serving.settings import StudentSettings
 
 __all__ = ("Settings", "SettingsError", "StoreSettings", "changed_settings", "load_settings")
@@ -319,6 +320,8 @@ def _check_redis(settings: Settings) -> None:
 
 def _check_students(student: StudentSettings) -> None:
     """How many, and where they are, if Stillroom does not start them."""
+    if problem := address_problem(student):
+        raise SettingsError(problem)
     if student.replicas > 1 and student.swap != "blue_green":
         raise SettingsError(f'student.replicas = {student.replicas} needs student.swap = "blue_green"')
     for key, is_set in (("more_base_urls", bool(student.more_base_urls)), ("discover", student.discover)):

@@ -15,6 +15,7 @@ import httpx
 import msgspec
 import pytest
 
+from gateway.app import GatewayConfig
 from ledger import releases, replicas
 from ledger.artifacts import seal
 from ledger.store import now_ms
@@ -55,7 +56,8 @@ class SwapWorld:
 
     world: World
     router: RouterModel
-    fleet: Fleet
+    fleet: Fleet | None = None
+    """None where processes of their own keep the students."""
     references: dict[str, list[float]] = field(default_factory=dict[str, list[float]])
     """By release: log-probability of the first token of the answer to each of `TEXTS`."""
     base: Path | None = None
@@ -107,6 +109,7 @@ class SwapWorld:
 
     def keep_previous(self, seconds: int) -> None:
         """Have the fleet keep what a rollback would bring back for so long from now on."""
+        assert self.fleet is not None
         self.fleet.settings = msgspec.structs.replace(self.fleet.settings, keep_previous_seconds=seconds)
 
     def ask(self, number: int, client: httpx.Client) -> Asked:
@@ -223,6 +226,11 @@ def save_adapted(base: Path, student: Path, seed: int) -> None:
     smollm2_tokenizer().save_pretrained(student)
 
 
+def patient(config: GatewayConfig) -> GatewayConfig:
+    """A gateway that waits for students on a busy machine."""
+    return replace(config, student=msgspec.structs.replace(config.student, timeout_seconds=60.0))
+
+
 @contextlib.contextmanager
 def swap_world(home: Path, swap: Swap, base: Path | None = None, servers: int = 1) -> Iterator[SwapWorld]:
     """A gateway that sends everything to the student, and a fleet of this strategy, of so many servers."""
@@ -231,13 +239,9 @@ def swap_world(home: Path, swap: Swap, base: Path | None = None, servers: int = 
         replicas=servers,
     )  # fmt: skip
 
-    def change(config: Any) -> Any:
-        patient = msgspec.structs.replace(config.student, timeout_seconds=60.0)
-        return replace(config, student=patient)
-
     fleet, stop = None, asyncio.Event()
     loop = asyncio.new_event_loop()
-    with running_world(home, None, change) as world:
+    with running_world(home, None, patient) as world:
         world.keeper.close()
         fleet = Fleet(world.store, student, home / "logs")
         thread = threading.Thread(target=lambda: loop.run_until_complete(fleet.run(stop)))

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import rich_click as click
@@ -22,7 +22,9 @@ from stillroom.settings import Settings
 
 __all__ = ("JobProgress", "group")
 
-SAY_EVERY_S = 10.0
+SAY_EVERY_S: Final = 10.0
+KEEPER_S: Final = 1.0
+"""How often it is looked for who keeps the students."""
 
 
 @click.group("distill")
@@ -102,9 +104,14 @@ def run(context: click.Context, **options: Any) -> None:
     Runs here, or in the worker of `stillroom up` where that is faster to take the job. With filters its release waits
     for `distill approve`: the gate has seen a part of the traffic.
     """
+    from serving.fleet import keeper_alive
+    from stillroom.parts import check_students
+
     settings = settings_of(context)
     asked = _asked(settings, options)
     store = ledger_of(context)
+    if not keeper_alive(store):
+        check_students(settings)
     job = jobs.create(store, "manual", actor(), asked)
     progress = JobProgress(Console())
     click.echo(f"job {job.id}")
@@ -136,8 +143,7 @@ def _asked(settings: Settings, options: dict[str, Any]) -> dict[str, Any]:
 
 async def _run_or_follow(settings: Settings, store: Store, job: Job, progress: JobProgress) -> None:
     from distill.worker import run_claimed
-    from serving.fleet import keeper_alive
-    from stillroom.parts import build_fleet, job_context
+    from stillroom.parts import job_context
 
     context = job_context(settings, store, progress)
     claimed = jobs.claim(store, context.owner, job.id)
@@ -146,8 +152,8 @@ async def _run_or_follow(settings: Settings, store: Store, job: Job, progress: J
         return
     stop = asyncio.Event()
     fleet = None
-    if settings.student.base_url is None and not keeper_alive(store):
-        fleet = asyncio.create_task(build_fleet(settings, store, lambda _r, _s: None).run(stop))
+    if settings.student.base_url is None:
+        fleet = asyncio.create_task(_keep_students(settings, store, stop))
     try:
         await run_claimed(context, claimed)
     finally:
@@ -155,6 +161,18 @@ async def _run_or_follow(settings: Settings, store: Store, job: Job, progress: J
         if fleet is not None:
             with contextlib.suppress(asyncio.CancelledError):
                 await fleet
+
+
+async def _keep_students(settings: Settings, store: Store, stop: asyncio.Event) -> None:
+    """As soon as no other process does: one that was killed seems to for some seconds."""
+    from serving.fleet import keeper_alive
+    from stillroom.parts import build_fleet
+
+    while await asyncio.to_thread(keeper_alive, store):
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), KEEPER_S)
+            return
+    await build_fleet(settings, store, lambda _r, _s: None).run(stop)
 
 
 async def _follow(store: Store, job: Job, progress: JobProgress) -> None:

@@ -9,7 +9,14 @@ from typing import Any
 import rich_click as click
 
 from stillroom.commands.common import CommandFailed, settings_of
-from stillroom.parts import build_fleet, configure_logging, job_context, open_ledger, until_signalled
+from stillroom.parts import (
+    build_fleet,
+    check_students,
+    configure_logging,
+    job_context,
+    open_ledger,
+    until_signalled,
+)
 
 __all__ = ("commands",)
 
@@ -21,6 +28,7 @@ def up(context: click.Context) -> None:
     from stillroom.up import run_all
 
     settings = settings_of(context)
+    check_students(settings)
     open_ledger(settings).close()
     address = f"http://{settings.gateway.host}:{settings.gateway.port}"
     click.echo(f"stillroom: gateway at {address}/v1, pages at {address}/ops, home {settings.home_path}")
@@ -75,6 +83,7 @@ def gateway(context: click.Context, siblings: Path | None) -> None:
 def serve(context: click.Context) -> None:
     """Keep this machine's students running: one for the live release, one for a candidate."""
     settings = settings_of(context)
+    check_students(settings)
     configure_logging()
     store = open_ledger(settings)
 

@@ -81,8 +81,9 @@ def engine(world: World) -> Iterator[FakeServer]:
 
 @pytest.mark.timeout(200)
 async def test_everything_is_measured_of_both_and_the_same_weights_are_found_equal(
-    world: World, engine: FakeServer, tmp_path: Path
+    world: World, engine: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
+    monkeypatch.setenv("STUDENT_API_KEY", "students-own")
     golden = tmp_path / "golden.jsonl"
     golden.write_text(GOLDEN)
     context = world.context(gate=GateSettings(golden=str(golden), max_perplexity=1.5, max_kl=1e-6))
@@ -101,6 +102,7 @@ async def test_everything_is_measured_of_both_and_the_same_weights_are_found_equ
         verdict = await evaluate_candidate(context, job, *made, Manifest(1, 30, 24, {}, 0.9, {}, "hash"))
     finally:
         keeper.cancel()
+    assert {key for _, _, key in engine.seen} == {"Bearer students-own"}
     checks = {check.name: check for check in verdict.checks}
     assert checks["parity"].passed and checks["not_worse_than_champion"].value == pytest.approx(-0.1013, abs=1e-3)
     assert not checks["not_worse_than_champion"].passed, "24 requests cannot show that it is not 2 points worse"

@@ -47,6 +47,16 @@ def released(world: World, router, release: str) -> Path:
     return folder
 
 
+def test_a_student_of_the_ledger_is_sent_the_students_key(router, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("STUDENT_API_KEY", "students-own")
+    with running_world(tmp_path, router) as world:
+        world.student.reset(Script(text="The student says good day.", logprob=SURE))
+        assert world.chat().headers["x-stillroom-route"] == "student"
+        assert world.student.seen[-1].headers["authorization"] == "Bearer students-own"
+        world.chat(model="teacher")
+        assert "students-own" not in str(world.teacher.seen[-1].headers)
+
+
 def test_a_student_is_asked_for_its_release_as_the_model_that_it_has(alone: World):
     told(alone, Replica("one", RELEASE, alone.student.url, "ready", 0, "", "its-adapter"))
     assert alone.chat().headers["x-stillroom-route"] == "student"

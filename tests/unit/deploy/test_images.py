@@ -15,6 +15,7 @@ import yaml
 
 from serving import engine
 from serving.server import free_port
+from serving.settings import StudentSettings
 from stillroom.cli import cli
 from stillroom.settings import load_settings
 from tests.gateway_fixtures import wait_until
@@ -137,7 +138,7 @@ def test_a_service_of_ours_has_a_command_and_an_environment_that_are_taken(name:
 
 
 def test_who_asks_the_students_shares_the_gateways_network_since_they_listen_on_loopback():
-    assert engine.HOST == "127.0.0.1"
+    assert StudentSettings().address == "127.0.0.1"
     for name in ("serve", "worker"):
         assert COMPOSE["services"][name]["network_mode"] == "service:gateway"
         assert "ports" not in COMPOSE["services"][name]

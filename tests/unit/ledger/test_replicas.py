@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 
 from ledger import replicas, schema
-from ledger.replicas import STALE_MS, Replica
+from ledger.replicas import LOST_MS, STALE_MS, Replica
 from ledger.store import now_ms
 
 
@@ -33,3 +33,13 @@ def test_a_removed_replica_is_gone_and_removing_it_twice_is_no_error(store):
     replicas.remove(store, "a")
     replicas.remove(store, "a")
     assert replicas.list_replicas(store) == []
+
+
+def test_rows_of_a_machine_that_went_long_ago_are_forgotten_and_those_of_a_slow_one_are_not(store):
+    for name, age in (("lost", LOST_MS + 1_000), ("slow", STALE_MS + 1_000), ("here", 0)):
+        replicas.report(store, Replica(name, "r1", "http://a", "ready", 0))
+        with store.write() as connection:
+            row = sa.update(schema.replicas).where(schema.replicas.c.id == name)
+            connection.execute(row.values(heartbeat_at=now_ms() - age))
+    replicas.forget_lost(store)
+    assert {found.id for found in replicas.list_replicas(store, stale_ms=2 * LOST_MS)} == {"slow", "here"}

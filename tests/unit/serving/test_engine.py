@@ -13,11 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from serving.address import AddressError, root_url
 from serving.engine import EngineOptions, Parallel, command, detect_device, environment, share_of
-from serving.guard import MARK, RELEASE_VARIABLE, TOKEN_VARIABLE
+from serving.guard import KEY_VARIABLE, MARK, RELEASE_VARIABLE, TOKEN_VARIABLE
 from serving.server import Backoff, VllmServer, free_port
 from serving.settings import StudentSettings
-from serving.students import engine_options
+from serving.students import check_address, engine_options
 
 CPU = EngineOptions(
     weights=Path("/releases/7/student"),
@@ -120,6 +121,49 @@ def test_the_cpu_environment_states_threads_and_cache_and_sends_nothing_home():
         "VLLM_LOG_STATS_INTERVAL": "60",
         "VLLM_NO_USAGE_STATS": "1",
     }
+
+
+KEY = "students-own"
+
+
+@pytest.mark.parametrize(
+    ("address", "url"), [("10.0.0.5", "http://10.0.0.5:8123"), ("fd00::5", "http://[fd00::5]:8123")]
+)
+def test_off_loopback_a_server_is_told_its_address_and_by_its_environment_alone_its_key(
+    address: str, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("STUDENT_API_KEY", KEY)
+    options = engine_options(StudentSettings(address=address), CPU.weights, "rel-7", 8123)
+    line = command(options)
+    assert line[line.index("--host") : line.index("--host") + 4] == ["--host", address, "--port", "8123"]
+    assert {name for name, value in environment(options, os.environ).items() if value == KEY} == {KEY_VARIABLE}
+    assert KEY not in f"{line} {options}"
+    assert VllmServer(options, tmp_path / "log").url == url == root_url(address, 8123)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.2", "::1"])
+def test_on_loopback_no_key_is_asked_for(address: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("STUDENT_API_KEY", KEY)
+    options = engine_options(StudentSettings(address=address), CPU.weights, "rel-7", 8123)
+    assert KEY not in environment(options, os.environ).values()
+
+
+@pytest.mark.parametrize(
+    ("key", "why"),
+    [
+        (None, "off loopback students ask for a key, and STUDENT_API_KEY (student.api_key_env) is not set"),
+        ("", "is not set"),
+        ("of two\nlines", "STUDENT_API_KEY: a key has printable ASCII only"),
+    ],
+)
+def test_off_loopback_no_server_is_started_without_a_key_that_can_be_sent(key, why, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("STUDENT_API_KEY", raising=False)
+    if key is not None:
+        monkeypatch.setenv("STUDENT_API_KEY", key)
+    for refusing in (check_address, lambda settings: engine_options(settings, CPU.weights, "rel-7", 8123)):
+        with pytest.raises(AddressError) as refused:
+            refusing(StudentSettings(address="10.0.0.5"))
+        assert why in str(refused.value)
 
 
 def test_the_cuda_environment_has_no_cpu_settings():

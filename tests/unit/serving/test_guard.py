@@ -6,9 +6,10 @@ import json
 import pytest
 
 from serving import guard
-from serving.guard import MARK, RELEASE_PATH, RELEASE_VARIABLE, TOKEN_VARIABLE, ReleaseGuard
+from serving.guard import KEY_VARIABLE, MARK, RELEASE_PATH, RELEASE_VARIABLE, TOKEN_VARIABLE, ReleaseGuard
 
 TOKEN = "let-me-in"
+KEY = "students-own"
 CHAT = "/v1/chat/completions"
 
 
@@ -159,8 +160,48 @@ async def test_an_administrative_route_needs_the_token(server, path, token):
     assert each.engine.asked == []
 
 
-async def test_health_and_metrics_are_open_whatever_happens(server):
+async def test_health_and_metrics_are_open_on_loopback_whatever_happens(server):
     each = server()
     await each.change(release=None, seconds=0)
     for path in ("/health", "/metrics", "/v1/models"):
         assert (await each.ask(path))[0] == 200
+
+
+@pytest.mark.parametrize(
+    "path", [CHAT, "/health", "/metrics", "/tokenize", "/v1/models", "/pause", "/docs", RELEASE_PATH]
+)
+@pytest.mark.parametrize("wrong", ["", "students", KEY + "2", "STUDENTS-OWN"])
+async def test_with_a_key_every_route_asks_for_it(server, monkeypatch, path, wrong):
+    monkeypatch.setenv(KEY_VARIABLE, KEY)
+    each = server()
+    status, _, body = await each.ask(path, token=wrong)
+    assert (status, json.loads(body)) == (401, {"error": "this server asks for a key"})
+    assert each.engine.asked == []
+
+
+async def test_the_key_opens_what_loopback_leaves_open_and_the_token_everything(server, monkeypatch):
+    monkeypatch.setenv(KEY_VARIABLE, KEY)
+    each = server()
+    for path in (CHAT, "/health", "/metrics", "/tokenize", "/v1/models"):
+        assert (await each.ask(path, token=KEY))[0] == (await each.ask(path, token=TOKEN))[0] == 200
+    for path in ("/pause", "/v1/load_lora_adapter", RELEASE_PATH):
+        assert (await each.ask(path, token=KEY))[0] == 403
+    assert (await each.ask("/pause", token=TOKEN))[0] == 200
+    assert (await each.change(release="r2")) == {"release": "r2", "under_way": 0}
+
+
+@pytest.mark.parametrize(("key", "sent", "passes"), [("", "", True), (KEY, "", False), (KEY, KEY, True)])
+async def test_a_websocket_asks_for_the_key_too(server, monkeypatch, key, sent, passes):
+    monkeypatch.setenv(KEY_VARIABLE, key)
+    reached, told = [], []
+
+    async def engine(scope, _receive, _send):
+        reached.append(scope["path"])
+
+    async def send(message):
+        told.append(message)
+
+    headers = [(b"authorization", f"Bearer {sent}".encode())]
+    await ReleaseGuard(engine)({"type": "websocket", "path": "/v1/realtime", "headers": headers}, None, send)
+    assert reached == ["/v1/realtime"] * passes
+    assert told == [] if passes else told == [{"type": "websocket.close", "code": 1008}]

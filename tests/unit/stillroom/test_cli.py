@@ -275,3 +275,20 @@ def test_the_installed_command_ends_with_these_statuses_too(home):
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "stillroom: there is no job 'job_x'; `stillroom distill list` shows them\n"
+
+
+@pytest.mark.parametrize("command", ["serve", "up"])
+@pytest.mark.parametrize(
+    ("key", "why"),
+    [
+        ("", "off loopback students ask for a key, and STUDENT_API_KEY (student.api_key_env) is not set"),
+        ("students-own", "student.address = '198.51.100.77': this machine cannot listen there ("),
+    ],
+)
+def test_students_that_others_reach_need_a_key_and_an_address_of_the_machine(run, monkeypatch, command, key, why):
+    monkeypatch.setenv("STILLROOM_STUDENT__ADDRESS", "198.51.100.77")
+    monkeypatch.setenv("STUDENT_API_KEY", key)
+    status, out, err = run(command)
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert why in err
+    assert "students-own" not in err

@@ -153,6 +153,20 @@ REFUSED = {
         '[student]\nreplicas = 2\nswap = "in_place"',
         'student.replicas = 2 needs student.swap = "blue_green"',
     ),
+    "an address by its name": (
+        '[student]\naddress = "gpu-3.example"',
+        "student.address = 'gpu-3.example': must be an IP address by which others reach this machine",
+    ),
+    "an address in brackets": ('[student]\naddress = "[::1]"', "student.address = '[::1]': must be an IP address"),
+    "every address": ('[student]\naddress = "0.0.0.0"', "student.address = '0.0.0.0': must be an IP address"),
+    "an address of one link only": (
+        '[student]\naddress = "fe80::1%eth0"',
+        "student.address = 'fe80::1%eth0': must be",
+    ),
+    "a swap in place over machines": (
+        '[student]\naddress = "10.0.0.5"\nswap = "in_place"',
+        "student.address = '10.0.0.5': swap = \"in_place\" is for students on loopback",
+    ),
     "further students of none": (
         '[student]\nmore_base_urls = ["http://a/v1"]',
         "student.more_base_urls needs student.base_url, which is unset",
