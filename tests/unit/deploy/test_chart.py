@@ -24,7 +24,12 @@ VLLM: dict[str, Any] = {
     "gateway": {"autoscaling": {"enabled": True, "inFlight": 64}},
 }  # fmt: skip
 EXTERNAL: dict[str, Any] = {"topology": "external", "student": {"url": "http://vllm.models:8000/v1"}}
-TOPOLOGIES = pytest.mark.parametrize("values", [MANAGED, VLLM, EXTERNAL], ids=["managed", "vllm", "external"])
+FLEET: dict[str, Any] = {"topology": "fleet", "student": {"replicas": 3, "releases": "s3://bucket/releases"}}
+TOPOLOGIES = pytest.mark.parametrize(
+    "values", [MANAGED, FLEET, VLLM, EXTERNAL], ids=["managed", "fleet", "vllm", "external"]
+)
+POD = {"STILLROOM_STUDENT__ADDRESS": "fd00::5", "STILLROOM_STORE__URL": "postgresql://db/s", "STUDENT_API_KEY": "sk"}
+"""What a cluster puts into the variables that are read from the pod and its Secret."""
 
 
 def rendered(values: dict[str, Any]) -> list[dict[str, Any]]:
@@ -83,13 +88,21 @@ def test_each_container_of_ours_runs_a_command_that_there_is_with_settings_that_
         assert (option, path) == ("--config", "/etc/stillroom/stillroom.toml")
         assert command == container["name"]
         assert command in cli.commands
-        settings = load_settings(file, {each["name"]: each["value"] for each in container["env"]})
+        settings = load_settings(
+            file, {each["name"]: each.get("value") or POD[each["name"]] for each in container["env"]}
+        )
         assert settings.home == "/var/lib/stillroom"
         assert settings.gateway.host == "0.0.0.0"
         assert container["envFrom"] == [{"secretRef": {"name": "stillroom"}}]
-    urls = {"managed": None, "vllm": "http://demo-student:8000/v1", "external": "http://vllm.models:8000/v1"}
+    urls = {
+        "managed": None,
+        "fleet": None,
+        "vllm": "http://demo-student:8000/v1",
+        "external": "http://vllm.models:8000/v1",
+    }
     assert settings.student.base_url == urls[values.get("topology", "managed")]
-    expected = {"gateway", "serve", "worker"} if values is MANAGED else {"gateway", "worker"}
+    serves = values in (MANAGED, FLEET)
+    expected = {"gateway", "serve", "worker"} if serves else {"gateway", "worker"}
     assert {each["name"] for each in ours} == expected
 
 
@@ -105,6 +118,30 @@ def test_the_students_servers_are_asked_where_the_service_is_and_by_gateways_and
     components = {each["podSelector"]["matchLabels"]["app.kubernetes.io/component"] for each in let_in}
     assert components == {"gateway", "worker"}
     assert "ingress" not in policies["demo-worker"]
+
+
+def test_students_in_pods_of_their_own_have_the_pods_address_a_key_and_let_gateways_and_workers_in_only():
+    found = pods(FLEET)
+    assert {name: [each["name"] for each in spec["containers"]] for name, spec in found.items()} == {
+        "demo": ["gateway"], "demo-worker": ["worker"], "demo-student": ["serve"],
+    }  # fmt: skip
+    for spec in found.values():
+        variables = {each["name"]: each for each in spec["containers"][0]["env"]}
+        assert variables["STILLROOM_DISTILL__ARTIFACTS"]["value"] == "s3://bucket/releases"
+        address = variables["STILLROOM_STUDENT__ADDRESS"]["valueFrom"]
+        assert address == {"fieldRef": {"fieldPath": "status.podIP"}}
+        for name in ("STILLROOM_STORE__URL", "STUDENT_API_KEY"):
+            # not optional: without it the pod does not start
+            assert variables[name]["valueFrom"] == {"secretKeyRef": {"name": "stillroom", "key": name}}
+    sets = {each["metadata"]["name"]: each["spec"] for each in rendered(FLEET) if each["kind"] == "StatefulSet"}
+    assert (sets["demo-student"]["replicas"], sets["demo-student"]["minReadySeconds"]) == (3, 120)
+    policies = {each["metadata"]["name"]: each["spec"] for each in rendered(FLEET) if each["kind"] == "NetworkPolicy"}
+    labels = sets["demo-student"]["template"]["metadata"]["labels"]
+    assert policies["demo-student"]["podSelector"]["matchLabels"].items() <= labels.items()
+    (rule,) = policies["demo-student"]["ingress"]
+    components = {each["podSelector"]["matchLabels"]["app.kubernetes.io/component"] for each in rule["from"]}
+    assert components == {"gateway", "worker"}
+    assert "ports" not in rule, "each server takes a free one"
 
 
 def test_gateways_are_scaled_by_a_metric_that_they_have():
@@ -134,7 +171,16 @@ def test_the_rules_are_those_of_the_repository_and_what_is_scraped_is_the_gatewa
 
 @pytest.mark.parametrize(
     "values",
-    [{"topology": "ray"}, {"topology": "external"}, {"topology": "vllm"}, {"gateway": {"replica": 3}}, {"x": 1}],
+    [
+        {"topology": "ray"},
+        {"topology": "external"},
+        {"topology": "vllm"},
+        {"gateway": {"replica": 3}},
+        {"x": 1},
+        {"topology": "fleet", "secrets": ["s"]},
+        {"topology": "fleet", "student": {"releases": "s3://b"}},
+        {"topology": "fleet", "secrets": ["s"], "student": {"releases": "/var/lib/stillroom"}},
+    ],
 )
 def test_values_that_would_not_work_are_refused(values: dict[str, Any]):
     with pytest.raises(helm.HelmError):

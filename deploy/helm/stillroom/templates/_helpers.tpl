@@ -56,6 +56,15 @@ env:
   - {name: STILLROOM_STUDENT__DISCOVER, value: "true"}
 {{- else if eq .Values.topology "external" }}
   - {name: STILLROOM_STUDENT__BASE_URL, value: {{ .Values.student.url | quote }}}
+{{- else if eq .Values.topology "fleet" }}
+  - {name: STILLROOM_DISTILL__ARTIFACTS, value: {{ .Values.student.releases | quote }}}
+  - name: STILLROOM_STUDENT__ADDRESS
+    valueFrom: {fieldRef: {fieldPath: status.podIP}}
+{{- range list "STILLROOM_STORE__URL" "STUDENT_API_KEY" }}
+  # a pod without it does not start
+  - name: {{ . }}
+    valueFrom: {secretKeyRef: {name: {{ first $.Values.secrets }}, key: {{ . }}}}
+{{- end }}
 {{- end }}
 {{- with .Values.secrets }}
 envFrom:
