@@ -137,8 +137,10 @@ class SwapWorld:
         return f"{off:.4f} nats from {asked.release}" if off > NEAR else None
 
     @contextlib.contextmanager
-    def load(self) -> Iterator[list[Asked]]:
-        """`CLIENTS` clients asking without a pause, once the gateway knows of a student; the list grows."""
+    def load(self, pause: float = 0.0) -> Iterator[list[Asked]]:
+        """`CLIENTS` clients asking once the gateway knows of a student; the list grows. A pause, in seconds, leaves
+        servers that start the cores they need.
+        """
         with httpx.Client(timeout=60) as first:
             wait_until(lambda: self.ask(0, first).status == 200, GATEWAY_READS_S)
         asked: list[Asked] = []
@@ -150,6 +152,7 @@ class SwapWorld:
                 while not ended.is_set():
                     asked.append(self.ask(number, opened))
                     number += 1
+                    ended.wait(pause)
 
         with ThreadPoolExecutor(CLIENTS) as pool:
             clients = [pool.submit(client, first) for first in range(CLIENTS)]

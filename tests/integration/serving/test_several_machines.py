@@ -105,7 +105,7 @@ def test_both_roll_to_the_next_release_and_what_one_of_them_had_the_other_answer
     swaps, (first, second) = both
     swaps.add("r2", 2)
     before = {*swaps.urls("r1")}
-    with swaps.load() as asked:
+    with swaps.load(pause=0.1) as asked:
         taken_over(asked, "r1", 0)
         taken_over(asked, "r2", swaps.promote("r2"), 2 * LONG_S)
         swaps.served("r2", 2 * LONG_S, servers=2)
