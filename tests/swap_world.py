@@ -1,4 +1,4 @@
-"""A gateway over real students that a fleet keeps, and clients that ask without a pause while releases change."""
+"""A gateway over real students that a fleet keeps, and clients that ask on and on while releases change."""
 
 import asyncio
 import contextlib
@@ -137,7 +137,7 @@ class SwapWorld:
         return f"{off:.4f} nats from {asked.release}" if off > NEAR else None
 
     @contextlib.contextmanager
-    def load(self, pause: float = 0.0) -> Iterator[list[Asked]]:
+    def load(self, pause: float = 0.05) -> Iterator[list[Asked]]:
         """`CLIENTS` clients asking once the gateway knows of a student; the list grows. A pause, in seconds, leaves
         servers that start the cores they need.
         """
