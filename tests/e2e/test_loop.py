@@ -58,6 +58,8 @@ batch_size = 16
 learning_rate = 0.005
 """
 
+BREATH_S = 0.05
+
 
 @dataclass(frozen=True)
 class Seen:
@@ -105,9 +107,10 @@ class Client:
         return self.seen[-1]
 
     async def ask_until(self, stop: asyncio.Event) -> None:
-        """One request after another."""
+        """One request after another, and a breath between: without it they starve the engine that is starting."""
         while not stop.is_set():
             await self.ask()
+            await asyncio.sleep(BREATH_S)
 
     async def job(self, job_id: str) -> dict[str, Any]:
         """A job with its events."""
