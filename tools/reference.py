@@ -89,7 +89,7 @@ def commands_page() -> str:
     """Every command with its arguments and options."""
     from stillroom.cli import cli  # noqa: PLC0415 found only once the path is set
 
-    sections = (_command(command, path) for path, command in commands(cli, "stillroom"))
+    sections = (_command(command, path, cli.context_settings) for path, command in commands(cli, "stillroom"))
     return COMMANDS + "\n".join(sections)
 
 
@@ -100,8 +100,9 @@ def commands(command: click.Command, path: str) -> Iterator[tuple[str, click.Com
         yield from commands(inner, f"{path} {name}")
 
 
-def _command(command: click.Command, path: str) -> str:
-    with click.Context(command, info_name=path) as context:
+def _command(command: click.Command, path: str, inherited: Mapping[str, Any]) -> str:
+    # a command keeps the first help option that it is asked for
+    with click.Context(command, info_name=path, **inherited) as context:
         usage = " ".join(command.collect_usage_pieces(context))
         options = [
             (f"`{', '.join((*option.opts, *option.secondary_opts))}`", _default(option, context), _meaning(option))
