@@ -32,6 +32,8 @@ PREFIXES = ("/v1/", "/admin/")
 KINDS = {"application/json", "text/event-stream", "application/octet-stream"}
 
 VECTORS = b'{"object":"list","data":[],"model":"embed","usage":{"prompt_tokens":1,"total_tokens":1}}'
+FIELDS = {"model", "request_id", "input_file_id", "release", "accept_without_guarantee", "sure"}
+"""Of bodies: what has to fit to what there is, for a request to get through."""
 MAY_FAIL = {
     "POST /admin/v1/releases/rollback",
     "POST /admin/v1/releases/{release_id}/promote",
@@ -64,8 +66,8 @@ def fuzzed(router, tmp_path_factory) -> Iterator[World]:
         yield world
 
 
-def known(world: World) -> dict[str, list[str]]:
-    """Path parameters, and other names of things, that lead somewhere."""
+def known(world: World) -> dict[str, list[Any]]:
+    """Path parameters, and other fields, that lead somewhere."""
     request_id = world.chat(EASY).headers["x-request-id"]
     world.row(request_id)
     wanted = {"model": "auto", "input": EASY}
@@ -89,6 +91,9 @@ def known(world: World) -> dict[str, list[str]]:
         "response_id": responses,
         "name": ["auto", "cheap"],
         "model": ["auto", "student", "teacher", "cheap"],
+        "release": [RELEASE],
+        "accept_without_guarantee": [True],
+        "sure": [2.0],
     }
 
 
@@ -118,7 +123,7 @@ def served(world: World) -> dict[str, Any]:
     return document
 
 
-def with_names(node: Any, names: dict[str, list[str]]) -> Any:
+def with_names(node: Any, names: dict[str, list[Any]]) -> Any:
     """The document with names of things that are there where it allows any text."""
     if isinstance(node, list):
         return [with_names(child, names) for child in node]
@@ -128,9 +133,10 @@ def with_names(node: Any, names: dict[str, list[str]]) -> Any:
     if node.get("in") == "path":
         node["schema"] = {"enum": names[node["name"]]}
     properties = node.get("properties")
-    for name in ("model", "request_id", "input_file_id"):
+    for name in names.keys() & FIELDS:
         if isinstance(properties, dict) and name in properties:
             properties[name] = {"enum": names[name]}
+            node["required"] = sorted({*node.get("required", ()), name})
     return node
 
 

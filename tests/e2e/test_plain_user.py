@@ -1,5 +1,5 @@
-"""What containers of our images are given, without any: a plain user, a root that cannot be written, a folder and
-``/tmp`` that can. The three services of ``compose.yaml`` run on it and do their work.
+"""What containers of our images are given, without any: a plain user, a root that cannot be written, and a home and a
+folder for temporary files that can. The three services of ``compose.yaml`` run on it and do their work.
 """
 
 import os
@@ -24,7 +24,7 @@ from tests.scripted_upstream import ScriptedUpstream
 SOURCES = Path(__file__).parents[2]
 USER = "10001"
 ENTER = """
-mount --bind "$1" "$1" && mount -t tmpfs -o mode=1777 tmpfs /tmp && mount -o remount,bind,ro / && cd "$1" && shift &&
+mount --bind "$1" "$1" && mount -o remount,bind,ro / && cd "$1" && shift &&
 exec setpriv --reuid "$1" --regid "$1" --clear-groups --no-new-privs --inh-caps=-all,+dac_read_search \\
   --ambient-caps=-all,+dac_read_search --bounding-set=-all,+dac_read_search -- env -i "${@:2}"
 """
@@ -41,19 +41,17 @@ pytestmark = pytest.mark.skipif(not can_enter(), reason="needs root, and leave t
 
 
 @pytest.fixture
-def home() -> Iterator[Path]:
-    # not below /tmp, which the processes have of their own
-    path = Path("/var/tmp") / f"stillroom-plain-user-{os.getpid()}"
-    path.mkdir(mode=0o700)
-    try:
-        yield path
-    finally:
-        shutil.rmtree(path)
+def home(tmp_path: Path) -> Path:
+    path = tmp_path / "home"
+    (path / "tmp").mkdir(parents=True)
+    for each in (path, path / "tmp"):
+        os.chown(each, int(USER), int(USER))
+    return path
 
 
 def inside(home: Path, *command: str, **variables: str) -> list[str]:
     """The command line that runs a command there."""
-    given = {"PATH": os.environ["PATH"], "HOME": str(home), "STILLROOM_HOME": str(home), **variables}
+    given = {"PATH": os.environ["PATH"], "HOME": home, "STILLROOM_HOME": home, "TMPDIR": home / "tmp", **variables}
     stated = [f"{name}={value}" for name, value in given.items()]
     return ["unshare", "--mount", "bash", "-c", ENTER, "enter", str(home), USER, *stated, *command]
 
@@ -85,7 +83,6 @@ def test_the_services_work_for_a_plain_user_on_a_read_only_root(home: Path):
         "STILLROOM_STUDENT__DEVICE": "cpu",
         "TEACHER_API_KEY": "sk-of-the-teacher",
     }
-    os.chown(home, int(USER), int(USER))
     touched = subprocess.run(
         inside(home, "touch", str(home.parent / "beside")), check=False, capture_output=True, text=True
     )
