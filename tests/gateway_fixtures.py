@@ -59,11 +59,11 @@ def settings(teacher_url: str, home: Path) -> GatewayConfig:
             model="frontier",
             api_key_env=TEACHER_KEY_ENV,
             price=TEACHER_PRICE,
-            connect_timeout_seconds=1.0,
-            timeout_seconds=1.0,
+            connect_timeout_seconds=WAIT_S,
+            timeout_seconds=WAIT_S,
         ),
         student=StudentSettings(
-            price=STUDENT_PRICE, context_tokens=2_000, connect_timeout_seconds=1.0, timeout_seconds=1.0
+            price=STUDENT_PRICE, context_tokens=2_000, connect_timeout_seconds=WAIT_S, timeout_seconds=WAIT_S
         ),
         router=RouterSettings(explore_share=0.0, shadow_share=0.0, hold_tokens=HOLD),
         aliases={"gpt-4o-mini": "auto", "cheap": "student"},

@@ -27,7 +27,6 @@ ANY_FAULT = {
     "503 with retry-after": Script(status=503, body=b"busy", headers={"retry-after": "7"}),
     "redirect": Script(status=302, body=b"", headers={"location": "http://169.254.169.254/latest"}),
     "our key refused": Script(status=401, body=b'{"error":{"message":"no such key"}}'),
-    "too late": Script(delay=1.6),
     "not HTTP": Script(raw=GARBAGE_HTTP),
     "closed at once": Script(raw=b""),
 }

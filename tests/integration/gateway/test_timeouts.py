@@ -67,7 +67,9 @@ def test_a_late_first_byte_is_a_fault_and_the_other_side_answers(hasty: World, s
     with capture_logs() as logs:
         answer = hasty.chat(EASY, stream=stream)
     assert (answer.status_code, answer.headers["x-stillroom-reason"]) == (200, "student_down")
-    assert hasty.row(answer.headers["x-request-id"])["latency_ms"] >= FIRST_BYTE * 900
+    row = hasty.row(answer.headers["x-request-id"])
+    assert (row["route"], row["reason"], row["status"]) == ("teacher", "student_down", 200)
+    assert row["latency_ms"] >= FIRST_BYTE * 900
     assert [line["why"] for line in logs if line["event"] == "upstream_failed"] == [f"the student {LATE}"]
     (seen,) = hasty.student.seen
     assert seen.has_left()
