@@ -58,11 +58,12 @@ def asked(teacher: ScriptedUpstream) -> list[str]:
 
 
 def written(home: Path) -> list[str]:
-    """The lines that have a result on disk."""
+    """The lines that have a result on disk; the last may be half written."""
     return [
         json.loads(line)["custom_id"]
         for path in (home / "files").glob("batch_*.output")
-        for line in path.read_bytes().splitlines()
+        for line in path.read_bytes().splitlines(keepends=True)
+        if line.endswith(b"\n")
     ]
 
 
