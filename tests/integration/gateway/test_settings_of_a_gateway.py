@@ -121,19 +121,20 @@ def test_a_shutdown_does_not_wait_long_for_an_exploration(router: RouterModel, t
 
 
 def test_a_key_beyond_its_limit_is_told_when_to_try_again(tmp_path: Path):
-    with world_with(tmp_path, None, gateway={"requests_per_minute": 30}) as world:
-        answers = [world.chat() for _ in range(31)]
-        assert [answer.status_code for answer in answers] == [200] * 30 + [429]
+    with world_with(tmp_path, None, gateway={"requests_per_minute": 12}) as world:
+        answers = [world.chat() for _ in range(13)]
+        assert [answer.status_code for answer in answers] == [200] * 12 + [429]
         refused = answers[-1]
         error = refused.json()["error"]
         assert (error["type"], error["code"]) == ("rate_limit_error", "rate_limit_exceeded")
-        assert refused.headers["retry-after"] == "2"
+        told = int(refused.headers["retry-after"])
+        assert 1 <= told <= 60 / 12
         assert refused.headers["x-ratelimit-remaining-requests"] == "0"
-        assert len(world.teacher.seen) == 30
+        assert len(world.teacher.seen) == 12
         # another key has a limit of its own
         other = world.client.get(f"{world.url}/v1/models", headers=world.headers("admin"))
         assert other.status_code == 200
-        time.sleep(2)
+        time.sleep(told)
         assert world.chat().status_code == 200
 
 
