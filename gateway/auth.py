@@ -9,8 +9,7 @@ from litestar.handlers import BaseRouteHandler
 from gateway.errors import AuthenticationError, PermissionDenied
 from gateway.exchange import headers_of
 from gateway.sessions import sent_to_login, session_key
-from ledger.keys import Key, digest
-from ledger.store import now_ms
+from ledger.keys import Key
 
 __all__ = ("PUBLIC", "authorise", "opt")
 
@@ -56,8 +55,8 @@ async def _key(connection: ASGIConnection[Any, Any, Any, Any], scope: str) -> Ke
         if _is_browser(connection):
             raise sent_to_login(connection)
         raise AuthenticationError("You didn't provide an API key. Send it as `Authorization: Bearer YOUR_KEY`.")
-    key = await connection.app.state.live.key_of(digest(secret))
-    if key is None or (key.expires_at is not None and key.expires_at <= now_ms()):
+    key = await connection.app.state.live.key_of(secret)
+    if key is None:
         raise AuthenticationError("Incorrect API key provided, or one that has expired or was revoked.")
     return key
 

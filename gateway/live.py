@@ -25,7 +25,7 @@ from ledger.artifacts import ArtifactError
 from ledger.keys import Key
 from ledger.set_thresholds import set_on
 from ledger.spending import Reading
-from ledger.store import Store
+from ledger.store import Store, now_ms
 from router.model import RouterFileError, RouterModel
 from router.thresholds import in_force
 
@@ -78,10 +78,11 @@ class Live:
         """Set when a read ends that has not begun yet."""
         self._strangers: dict[str, None] = {}
 
-    async def key_of(self, digest: str) -> Key | None:
-        """The key of this digest. One that is not known may have been made a moment ago, so what is read next
-        decides: a new key works at once, and a stranger costs the store nothing, and waits once.
+    async def key_of(self, secret: str) -> Key | None:
+        """The key whose secret this is, unless it has expired. One that is not known may have been made a moment ago,
+        so what is read next decides: a new key works at once, and a stranger costs the store nothing, and waits once.
         """
+        digest = keys.digest(secret)
         found = self.snapshot.keys.get(digest)
         if found is None and digest not in self._strangers:
             with contextlib.suppress(TimeoutError):
@@ -91,7 +92,8 @@ class Live:
                 self._strangers[digest] = None
                 if len(self._strangers) > MAX_STRANGERS:
                     del self._strangers[next(iter(self._strangers))]
-        return found
+        has_expired = found is not None and found.expires_at is not None and found.expires_at <= now_ms()
+        return None if has_expired else found
 
     def load(self) -> Snapshot:
         """Read a new snapshot. Blocks; raises the store's error."""

@@ -154,6 +154,14 @@ def wait_until(condition: Callable[[], bool], seconds: float = WAIT_S) -> None:
         time.sleep(0.01)
 
 
+def answers(url: str) -> bool:
+    """Whether somebody says 200 there."""
+    try:
+        return httpx.get(url, timeout=5, trust_env=False).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
 def chat_body(text: str = EASY, **fields: Any) -> dict[str, Any]:
     return {"model": "auto", "messages": [{"role": "user", "content": text}], **fields}
 

@@ -18,7 +18,7 @@ import openai
 import pytest
 
 from serving.server import free_port
-from tests.gateway_fixtures import wait_until
+from tests.gateway_fixtures import answers, wait_until
 from tests.scripted_upstream import Script, ScriptedUpstream
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -150,20 +150,13 @@ def gateway(installed: Installed, tmp_path: Path) -> Iterator[str]:
     environment = bare() | {"TEACHER_API_KEY": "sk-of-the-teacher"}
     process = subprocess.Popen([installed.stillroom, "gateway"], cwd=tmp_path, env=environment)
     try:
-        wait_until(lambda: process.poll() is None and ready(url), 60)
+        wait_until(lambda: process.poll() is None and answers(f"{url}/readyz"), 60)
         yield url
     finally:
         process.send_signal(signal.SIGTERM)
         status = process.wait(30)
         upstream.close()
     assert status == 0
-
-
-def ready(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/readyz").status_code == 200
-    except httpx.TransportError:
-        return False
 
 
 def test_the_installed_gateway_answers_records_and_shows_its_pages(

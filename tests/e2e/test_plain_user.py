@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-import httpx
 import openai
 import pytest
 
@@ -18,7 +17,7 @@ from ledger import jobs
 from ledger.store import open_store, sqlite_url
 from serving.fleet import keeper_alive
 from serving.server import free_port
-from tests.gateway_fixtures import wait_until
+from tests.gateway_fixtures import answers, wait_until
 from tests.scripted_upstream import ScriptedUpstream
 
 SOURCES = Path(__file__).parents[2]
@@ -108,10 +107,3 @@ def test_the_services_work_for_a_plain_user_on_a_read_only_root(home: Path):
     finally:
         teacher.close()
     assert {path.stat().st_uid for path in home.rglob("*") if path.suffix != ".txt"} == {int(USER)}
-
-
-def answers(url: str) -> bool:
-    try:
-        return httpx.get(url, timeout=5, trust_env=False).status_code == 200
-    except httpx.TransportError:
-        return False

@@ -4,13 +4,12 @@ Nothing here is timed. Where one bound is tried the others are out of reach, and
 there is an answer at all, and which, tells that the bound was kept. Of the latency only the least is known.
 """
 
-import contextlib
-import socket
 from collections.abc import Iterator
 
 import pytest
 from structlog.testing import capture_logs
 
+from tests.byte_server import full_listener
 from tests.gateway_fixtures import EASY, HARD, World, running_world, stream_data, streamed_text, trust
 from tests.scripted_upstream import FOREVER, Script
 from tests.upstream_settings import changed
@@ -151,14 +150,8 @@ def test_what_the_student_used_up_is_gone_for_the_teacher_where_the_request_has_
 
 
 def test_a_connection_that_is_not_made_is_given_up_in_time(router, tmp_path):
-    with contextlib.ExitStack() as stack:
-        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
-        for _ in range(8):  # what does not fit in the backlog is not answered
-            waiting = stack.enter_context(socket.socket())
-            waiting.setblocking(False)
-            waiting.connect_ex(listener.getsockname())
-        where = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
-        change = changed(teacher=PATIENT | {"base_url": where, "connect_timeout_seconds": 0.2})
-        world = stack.enter_context(running_world(tmp_path, router, change))
-        answer = world.chat(model="teacher")
+    with full_listener() as port:
+        where = {"base_url": f"http://127.0.0.1:{port}/v1", "connect_timeout_seconds": 0.2}
+        with running_world(tmp_path, router, changed(teacher=PATIENT | where)) as world:
+            answer = world.chat(model="teacher")
         assert (answer.status_code, "could not be reached" in answer.json()["error"]["message"]) == (503, True)

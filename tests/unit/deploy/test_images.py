@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import httpx
 import pytest
 import yaml
 
@@ -18,7 +17,7 @@ from serving.server import free_port
 from serving.settings import StudentSettings
 from stillroom.cli import cli
 from stillroom.settings import load_settings
-from tests.gateway_fixtures import wait_until
+from tests.gateway_fixtures import answers, wait_until
 
 ROOT = Path(__file__).parents[3]
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
@@ -105,13 +104,6 @@ def composed_gateway(tmp_path: Path):
     finally:
         process.terminate()
         process.wait(60)
-
-
-def answers(url: str) -> bool:
-    try:
-        return httpx.get(url, timeout=5, trust_env=False).status_code == 200
-    except httpx.TransportError:
-        return False
 
 
 def given(service: dict[str, Any]) -> dict[str, str]:

@@ -1,15 +1,13 @@
 """Our transport's bounds: waits, connections, memory, and what cancelling leaves behind."""
 
 import asyncio
-import contextlib
-import socket
 
 import httpx
 import pytest
 
 from gateway.connection import HIGH_WATER
 from gateway.transport import Client
-from tests.byte_server import OK, Server, chunked, client, post, serving
+from tests.byte_server import OK, Server, chunked, client, full_listener, post, serving
 
 
 async def test_the_wait_for_an_answer_is_bounded():
@@ -52,15 +50,10 @@ async def test_a_shorter_timeout_than_the_last_request_s_is_kept():
 
 
 async def test_the_wait_for_a_connection_is_bounded():
-    with contextlib.ExitStack() as stack:
-        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
-        for _ in range(8):  # what does not fit in the backlog is not answered
-            waiting = stack.enter_context(socket.socket())
-            waiting.setblocking(False)
-            waiting.connect_ex(listener.getsockname())
+    with full_listener() as port:
         async with client(connect=0.05) as c:
             with pytest.raises(httpx.ConnectTimeout):
-                await post(c, f"http://127.0.0.1:{listener.getsockname()[1]}/v1")
+                await post(c, f"http://127.0.0.1:{port}/v1")
 
 
 async def test_a_refused_connection_is_a_connect_error():
