@@ -1,6 +1,7 @@
 """``POST /v1/feedback``: what a caller says of an answer. A correction is the best training example there is."""
 
 import asyncio
+import contextlib
 import re
 from typing import Annotated, Any, Final
 
@@ -18,12 +19,16 @@ from gateway.visits import attend
 from ledger import feedback
 from ledger.feedback import Feedback, NothingKept, UnknownRequest
 from ledger.keys import Key
-from ledger.store import Store
+from ledger.request_ids import time_of
+from ledger.store import Store, now_ms
 
 __all__ = ("NewFeedback", "Remark", "add_feedback", "create_feedback")
 
-MOVED_S: Final = 0.6
-"""After so long a request that was just answered has been moved from the spool into the store."""
+PATIENCE_S: Final = 10.0
+"""For so long an answer that was just given may lie in a spool, of this process or another."""
+ASK_EVERY_S: Final = 0.2
+JUST_ASKED_MS: Final = 3_600_000
+"""A request that began earlier is in the store by now, or nowhere."""
 MAX_TEXT: Final = 200_000
 PARAMETER: Final = re.compile(r"`\$\.(\w+)|field `(\w+)`")
 
@@ -95,12 +100,18 @@ async def add_feedback(store: Store, wanted: Remark, request_id: str, key: Key |
     said = Feedback(id="", created_at=0, **values)
     asker, anyones = (key.id, "admin" in key.scopes) if key else (None, True)
     try:
-        try:
-            return await asyncio.to_thread(feedback.add, store, said, asker, anyones)
-        except UnknownRequest:
-            await asyncio.sleep(MOVED_S)
-            return await asyncio.to_thread(feedback.add, store, said, asker, anyones)
+        return await _added(store, said, asker, anyones)
     except UnknownRequest as error:
         raise NotFound(str(error), code="request_not_found", param="request_id") from error
     except NothingKept as error:
         raise BadRequest(str(error), code="content_not_kept") from error
+
+
+async def _added(store: Store, said: Feedback, asker: str | None, anyones: bool) -> Feedback:
+    began = time_of(said.request_id)
+    tries = round(PATIENCE_S / ASK_EVERY_S) if began and now_ms() - began < JUST_ASKED_MS else 0
+    for _ in range(tries):
+        with contextlib.suppress(UnknownRequest):
+            return await asyncio.to_thread(feedback.add, store, said, asker, anyones)
+        await asyncio.sleep(ASK_EVERY_S)
+    return await asyncio.to_thread(feedback.add, store, said, asker, anyones)

@@ -2,15 +2,17 @@
 
 import hashlib
 import os
+import re
 import secrets
 from typing import Final
 
-__all__ = ("id_named", "new_id")
+__all__ = ("id_named", "new_id", "time_of")
 
 TIME_DIGITS: Final = 11
 """Milliseconds until the year 2527."""
 CHANCE_DIGITS: Final = 13
 IDS_DRAWN: Final = 256
+ID: Final = re.compile(rf"req_([0-9a-f]{{{TIME_DIGITS}}})[0-9a-f]{{{CHANCE_DIGITS}}}")
 
 _drawn: list[str] = []
 # a process that is forked draws its own
@@ -30,6 +32,12 @@ def new_id(now: int) -> str:
 def id_named(at: int, name: str) -> str:
     """An id of that form for a request of a time that has a name: the same whoever asks, and however often."""
     return _id(at, hashlib.sha256(name.encode()).hexdigest()[:CHANCE_DIGITS])
+
+
+def time_of(request_id: str) -> int | None:
+    """When the request of this id began (ms since the epoch). None where it is no id of this form."""
+    found = ID.fullmatch(request_id)
+    return int(found[1], 16) if found else None
 
 
 def _id(at: int, rest: str) -> str:

@@ -1,6 +1,10 @@
 """``/v1/feedback`` over a socket: whose requests it may be about, what is kept of it, and a store that is away."""
 
+import sqlite3
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +13,10 @@ import httpx
 import msgspec
 import pytest
 
+from gateway import feedback_api
 from ledger import feedback, keys
+from ledger.request_ids import new_id
+from ledger.store import now_ms
 from ledger.trainable import stream_trainable
 from tests.gateway_fixtures import HARD, World, running_world, wait_until
 from tests.scripted_upstream import Script
@@ -51,6 +58,25 @@ def test_feedback_is_answered_kept_and_shown_with_its_request(world: World):
 def test_feedback_on_an_answer_that_is_still_in_the_spool_is_taken(world: World):
     for _ in range(5):
         assert send(world, request_id=asked(world), label="seen at once").status_code == 201
+
+
+def test_feedback_waits_while_the_store_is_slow_to_take_the_answer(world: World):
+    with (
+        closing(sqlite3.connect(world.home / "ledger.sqlite", isolation_level=None)) as other,
+        ThreadPoolExecutor() as pool,
+    ):
+        other.execute("BEGIN IMMEDIATE")
+        sent = pool.submit(send, world, request_id=asked(world), score=1)
+        time.sleep(1.5)
+        assert not sent.done()
+        other.execute("ROLLBACK")
+        assert sent.result().status_code == 201
+
+
+def test_what_cannot_have_been_asked_lately_is_refused_at_once(world: World, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(feedback_api, "PATIENCE_S", 3_600)
+    for unknown in ("req_1", "gone", new_id(now_ms() - 2 * feedback_api.JUST_ASKED_MS)):
+        assert send(world, request_id=unknown, score=1).status_code == 404
 
 
 @pytest.mark.parametrize(
@@ -95,18 +121,20 @@ def test_a_body_that_is_not_json_is_a_bad_request(world: World):
         assert (answer.status_code, answer.json()["error"]["type"]) == (400, "invalid_request_error")
 
 
-def test_a_key_is_not_told_of_the_requests_of_another(world: World, stranger: str):
+def test_a_key_is_not_told_of_the_requests_of_another(world: World, stranger: str, monkeypatch: pytest.MonkeyPatch):
     request_id = asked(world)
     world.row(request_id)
     headers = {"authorization": f"Bearer {stranger}"}
+    wanted = [request_id, new_id(now_ms())]
+    monkeypatch.setattr(feedback_api, "PATIENCE_S", 1)
     refusals = [
-        world.client.post(f"{world.url}/v1/feedback", json={"request_id": wanted, "score": 0}, headers=headers)
-        for wanted in (request_id, request_id[:-1] + "x")
+        world.client.post(f"{world.url}/v1/feedback", json={"request_id": one, "score": 0}, headers=headers)
+        for one in wanted
     ]
     assert [refusal.status_code for refusal in refusals] == [404, 404]
     assert {refusal.json()["error"]["code"] for refusal in refusals} == {"request_not_found"}
-    texts = {refusal.text.replace(request_id[:-1], "").replace(request_id[-1], "x") for refusal in refusals}
-    assert len({len(text) for text in texts}) == 1, "both refusals read alike"
+    texts = {refusal.text.replace(one, "") for one, refusal in zip(wanted, refusals, strict=True)}
+    assert len(texts) == 1, "both refusals read alike"
     assert feedback.of_request(world.store, request_id) == []
 
 
