@@ -3,7 +3,6 @@
 import asyncio
 import random
 import signal
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,19 +96,19 @@ class Drained:
 
 @pytest.fixture(scope="module")
 def drained(gateway: GatewayProcess, teacher: ScriptedUpstream) -> Drained:
-    """SIGTERM to a gateway in the middle of a stream of about two seconds."""
-    teacher.script = Script(text="word " * 20, gap=0.1)
+    """SIGTERM to a gateway in the middle of a stream of about four seconds."""
+    teacher.script = Script(text="word " * 40, gap=0.1)
     if gateway.process is None or gateway.process.poll() is not None:
         gateway.start()
     assert gateway.process is not None
     request = {"json": chat_body(stream=True), "headers": gateway.headers}
     with httpx.stream("POST", f"{gateway.url}/v1/chat/completions", timeout=10, **request) as answer:
         chunks = answer.iter_text()
-        text = next(chunks)
+        text, refused = next(chunks), False
         gateway.process.send_signal(signal.SIGTERM)
-        time.sleep(0.5)
-        refused = not gateway.ready()
-        text += "".join(chunks)
+        for chunk in chunks:
+            refused = refused or (not text.endswith("[DONE]\n\n") and not gateway.ready())
+            text += chunk
     status = gateway.process.wait(WAIT_S)
     recorded = answer.headers["x-request-id"] in gateway.recorded()
     return Drained(text, refused, status, recorded, list((gateway.home / "spool").iterdir()))

@@ -17,6 +17,7 @@ from ledger.store import Store, now_ms, open_store, sqlite_url
 from serving.fleet import Fleet, keeper_alive
 from serving.settings import StudentSettings
 from tests.engine_fixtures import READY_SECONDS, family, survivors
+from tests.gateway_fixtures import wait_until
 from tests.scripted_upstream import WAIT_S
 
 
@@ -134,7 +135,7 @@ async def test_a_fleet_that_is_stopped_while_a_student_loads_leaves_no_process_a
     running = asyncio.create_task(fleet.run(stop))
     add("first")
     await until_state(store, "first", {"starting"}, WAIT_S)
-    await asyncio.sleep(1)
+    await asyncio.to_thread(wait_until, lambda: engines() != [], WAIT_S)
     begun = engines()
     stop.set()
     await asyncio.wait_for(running, WAIT_S)
