@@ -117,7 +117,8 @@ class Gateway:
     def __init__(self, world: World, clock: Clock) -> None:
         pacer = Pacer(world.max_share, world.max_spend)
         # the store is asked by `run` alone, whose part `Simulation` plays
-        self.pacing = Pacing(cast("Any", None), pacer, clock)
+        self.settled = 0
+        self.pacing = Pacing(cast("Any", None), lambda: self.settled, pacer, clock)
         self.thresholds = world.thresholds
         router = SimpleNamespace(thresholds=world.thresholds)
         self._up = SimpleNamespace(student_urls=("http://student",), router=router)
@@ -144,6 +145,7 @@ class Gateway:
     def settle(self, call: Any, cost: float) -> None:
         """The answer is there."""
         route = call.decision.route
+        self.settled += 1
         self.pacing.recorded(call, cast("Any", SimpleNamespace(cost_nano=round(cost * 1e9), route=route)))
 
 
@@ -156,7 +158,7 @@ class Simulation:
         self.chance = np.random.default_rng(world.seed)
         self.outcome = Outcome()
         self._to_store: deque[tuple[float, float]] = deque()
-        self._stored = 0.0
+        self._spent, self._requests = 0.0, 0
         self._second, self._to_teacher = 0, 0
 
     def run(self) -> Outcome:
@@ -180,11 +182,12 @@ class Simulation:
     def _read(self, reads: list[float], since: float) -> None:
         """What `Pacing.run` does every `READ_S`."""
         while self._to_store and self._to_store[0][0] <= since:
-            self._stored += self._to_store.popleft()[1]
+            self._spent += self._to_store.popleft()[1]
+            self._requests += 1
         for at, gateway in enumerate(self.gateways):
             if since >= reads[at]:
                 reads[at] += READ_S
-                gateway.pacing.pacer.begin(self._stored, self.clock.now)
+                gateway.pacing.take_in(self._spent, self._requests)
 
     def _request(self, gateway: Gateway, row: Row, up: bool, since: float) -> None:
         seen = self.outcome
@@ -193,17 +196,20 @@ class Simulation:
         seen.tried += tried
         if call.decision.route == "teacher" and not self._teacher_has_room(since):
             seen.refused += 1
-            gateway.settle(call, 0.0)
+            self._settle(gateway, call, 0.0, since)
             return
         cost = COSTS.teacher if call.decision.route == "teacher" else 0.0
-        gateway.settle(call, cost)
+        self._settle(gateway, call, cost, since)
         seen.routes[call.decision.route, call.decision.reason] += 1
         seen.disagreed += call.decision.route == "student" and not row.agreed
         if cost:
             seen.spent += cost
-            self._to_store.append((since + LAG_S, cost))
             if self.world.max_spend is not None and seen.spent_out_at is None:
                 seen.spent_out_at = since if seen.spent + cost > self.world.max_spend else None
+
+    def _settle(self, gateway: Gateway, call: Any, cost: float, since: float) -> None:
+        gateway.settle(call, cost)
+        self._to_store.append((since + LAG_S, cost))
 
     def _teacher_has_room(self, since: float) -> bool:
         if int(since) != self._second:

@@ -106,7 +106,7 @@ def build_app(config: GatewayConfig, store: Store, more_handlers: Sequence[Any] 
     metrics_.in_flight.set_function(lambda: admission.in_flight)
     recorder = Recorder(spool, Ingester(config.spool, store), metrics_, admission.settle)
     live = Live(store, Elsewhere(config.student), budgets, config.spool.parent / "cache" / "releases")
-    pacing = Pacing(store)
+    pacing = Pacing(store, lambda: recorder.recorded)
     metrics_.show(pacing.pacer)
     ledger_metrics = LedgerMetrics(store, live, budgets, metrics_.registry)
     lasting = Lasting(open_client(), live, recorder, metrics_, admission, pacing)

@@ -20,17 +20,25 @@ __all__ = ("Pacing",)
 
 READ_S: Final = 5.0
 DAY_S: Final = 86_400
+NEW: Final = 0.05
+"""Of the averages by which this process's part of the traffic is known, that the last reading makes up."""
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass
 class Pacing:
-    """The ceilings of this process. ``store`` knows what others spent, ``clock`` says seconds since the epoch."""
+    """The ceilings of this process. ``store`` knows what others spent, ``recorded_here`` how many requests were
+    recorded here since the process began, ``clock`` says seconds since the epoch.
+    """
 
     store: Store
+    recorded_here: Callable[[], int]
     pacer: Pacer = field(default_factory=Pacer)
     clock: Callable[[], float] = time.time
+    _last: tuple[int, int] | None = None
+    _here: float = 0.0
+    _everywhere: float = 0.0
 
     def decided(self, call: Call, release: LiveRelease | None) -> None:
         """The router chose: keep a request from the teacher that the ceiling has no room for, if a student is there.
@@ -71,16 +79,31 @@ class Pacing:
         return True
 
     async def run(self) -> None:
-        """Take in what all processes spent today, until cancelled."""
+        """Take in what all processes did today, until cancelled."""
         while True:
             if self.pacer.max_spend_per_day is not None:
                 try:
-                    self.pacer.begin(await asyncio.to_thread(self._spent_today), self.clock())
+                    self.take_in(*await asyncio.to_thread(self._today))
                 except (SQLAlchemyError, OSError) as error:
                     log.warning("spending_unread", error=str(error).splitlines()[0])
             await asyncio.sleep(READ_S)
 
-    def _spent_today(self) -> float:
+    def take_in(self, spent: float, requests: int) -> None:
+        """What all processes together spent and recorded today, as the store knows it.
+
+        Of the day's even pace each process keeps the part that it has of the traffic.
+        """
+        now, before = (self.recorded_here(), requests), self._last
+        self._last = now
+        # of a day that ended, the store no longer says how it went on
+        if before is not None and requests >= before[1]:
+            self._here += NEW * (now[0] - before[0] - self._here)
+            self._everywhere += NEW * (now[1] - before[1] - self._everywhere)
+        self.pacer.part = min(1.0, self._here / self._everywhere) if self._everywhere else 1.0
+        self.pacer.begin(spent, self.clock())
+
+    def _today(self) -> tuple[float, int]:
         day_began = int(self.clock()) // DAY_S * DAY_S
-        usage = usage_by(self.store, ["route"], day_began * 1000).get(("teacher",))
-        return usage.cost_nano / NANO if usage else 0.0
+        usage = usage_by(self.store, ["route"], day_began * 1000)
+        cost = sum(of.cost_nano for (route,), of in usage.items() if route == "teacher")
+        return cost / NANO, sum(of.requests for of in usage.values())

@@ -43,6 +43,8 @@ class Recorder:
         self._ingester = ingester
         self._metrics = metrics
         self._settle = settle
+        self.recorded = 0
+        """Requests since the process began."""
         self.backlog_bytes = 0
         """Of the spool, that the store has not taken."""
 
@@ -55,6 +57,7 @@ class Recorder:
         """Append to the spool before the answer's last byte goes out; a refusing disk never fails the request."""
         if not self._spool.append(_encoded(record)):
             self._metrics.spool_failures.set(self._spool.failures)
+        self.recorded += 1
         self._metrics.observe(record)
         if self._settle is not None:
             self._settle(record)

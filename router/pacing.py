@@ -50,6 +50,8 @@ class Pacer:
 
     max_share: float | None = None
     max_spend_per_day: float | None = None
+    part: float = 1.0
+    """Of the money's even pace, that is this process's; the others keep the rest."""
     teacher_share: float = 0.0
     """Of about the last `SHOWN` requests."""
     typical_cost: float = 0.0
@@ -134,5 +136,5 @@ class Pacer:
             return
         if self.max_spend_per_day is not None and self.typical_cost > 0:
             left = max(self.max_spend_per_day - self.spent_today, 0.0)
-            self._spend.move(-left * passed / (self._day_end - self._seen_until) / self.typical_cost)
+            self._spend.move(-self.part * left * passed / (self._day_end - self._seen_until) / self.typical_cost)
         self._seen_until = now

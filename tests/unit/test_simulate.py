@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.simulate import COSTS, Row, Simulation, World, gateways_for
+from bench.simulate import COSTS, DAY_S, Row, Simulation, World, gateways_for
 from router.pacing import BANK, STEP
 from router.thresholds import Thresholds
 
@@ -85,6 +85,15 @@ def test_several_gateways_overrun_a_spend_by_what_they_have_not_heard_of_each_ot
     seen = Simulation(replace(world, max_spend=ceiling)).run()
     # each keeps the ceiling by itself, whatever it hears
     assert ceiling * 0.5 < seen.spent <= 4 * ceiling
+
+
+@pytest.mark.parametrize("gateways", [1, 4, 16])
+def test_the_money_of_a_day_lasts_until_its_end_however_many_gateways_spend_it(gateways):
+    world = replace(WORLD, rate=40, seconds=1_200, gateways=gateways, begin=DAY_S - 1_200)
+    free = world.rate * world.seconds * by_rule(BARS) * COSTS.teacher
+    seen = Simulation(replace(world, max_spend=free / 2)).run()
+    assert seen.spent == pytest.approx(free / 2, rel=0.03)
+    assert seen.spent_out_at is None or seen.spent_out_at > 0.95 * world.seconds
 
 
 def test_while_the_students_are_gone_the_teacher_is_asked_and_refuses_past_its_limit():
