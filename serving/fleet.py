@@ -22,6 +22,7 @@ from ledger import releases, replicas, student_hours
 from ledger.releases import Release
 from ledger.replicas import Replica
 from ledger.store import Store, now_ms
+from serving import readiness
 from serving.adapters import Adapters
 from serving.plan import Seen, plan
 from serving.settings import StudentSettings
@@ -82,6 +83,7 @@ class Fleet:
                 await asyncio.wait_for(stop.wait(), RECONCILE_S)
             except TimeoutError:
                 continue
+        readiness.tell(self.logs.parent, False)
         await self._turn_away()
         await self._students.end()
         await asyncio.to_thread(self._tell_hours)
@@ -112,7 +114,10 @@ class Fleet:
         else:
             await self._follow_processes(wanted, live)
         self._students.forget_ended()
-        await asyncio.to_thread(self._report, list(self._rows(live)))
+        rows = list(self._rows(live))
+        await asyncio.to_thread(self._report, rows)
+        answers = any((row.release_id, row.state) == (champion.id, "ready") for row in rows) if champion else True
+        readiness.tell(self.logs.parent, answers)
         self._count_hours()
         if self._looked - self._told >= HOURS_S:
             await asyncio.to_thread(self._tell_hours)

@@ -14,6 +14,7 @@ from ledger.artifacts import folder_hash
 from ledger.releases import Release
 from ledger.replicas import Replica
 from ledger.store import Store, now_ms, open_store, sqlite_url
+from serving import readiness
 from serving.fleet import Fleet, keeper_alive
 from serving.settings import StudentSettings
 from tests.engine_fixtures import READY_SECONDS, family, survivors
@@ -142,6 +143,20 @@ async def test_a_fleet_that_is_stopped_while_a_student_loads_leaves_no_process_a
     assert begun
     assert survivors(begun) == []
     assert replicas.list_replicas(store) == []
+
+
+async def test_the_students_are_ready_where_none_is_wanted_and_not_where_the_live_release_has_none(
+    store: Store, tmp_path: Path
+):
+    ready = tmp_path / readiness.FILE
+    stop = asyncio.Event()
+    running = asyncio.create_task(Fleet(store, StudentSettings(), tmp_path / "logs").run(stop))
+    await asyncio.to_thread(wait_until, ready.exists)
+    releases.add(store, Release("gone", "live", now_ms(), None, None, None, str(tmp_path / "no"), "0" * 64, {}))
+    await asyncio.to_thread(wait_until, lambda: not ready.exists())
+    stop.set()
+    await running
+    assert not ready.exists()
 
 
 async def test_a_release_whose_files_are_gone_is_refused_and_does_not_stop_the_fleet(store: Store, tmp_path: Path):

@@ -11,6 +11,7 @@ import pytest
 
 from distill.labels import served_students
 from distill.likelihood import answer_logprob
+from serving import readiness
 from serving.fleet import keeper_alive
 from serving.guard import TOKEN_VARIABLE
 from serving.settings import StudentSettings
@@ -48,6 +49,12 @@ def server_of(machine: Machine) -> psutil.Process:
     return next(each for each in machine.family() if TOKEN_VARIABLE in each.environ())
 
 
+def said_ready(machine: Machine) -> float:
+    """When it last said that its students are ready; 0 where it does not."""
+    file = machine.log.with_name(readiness.FILE)
+    return file.stat().st_mtime if file.exists() else 0
+
+
 def told(url: str, method: str, headers: dict[str, str]) -> int:
     """The status of a request that httpx would not send."""
     place = urlsplit(url)
@@ -81,6 +88,13 @@ def test_a_stranger_is_refused_on_every_route_and_the_key_shows_nowhere(both):
         assert KEY not in str([process.cmdline() for process in machine.family()])
         for log in machine.log.parent.rglob("*.log"):
             assert KEY not in log.read_text()
+
+
+def test_each_says_in_its_home_that_its_students_are_ready(both):
+    _, keepers = both
+    began = time.time()
+    for machine in keepers:
+        wait_until(lambda of=machine: said_ready(of) > began)
 
 
 async def test_both_answer_and_whoever_asks_them_has_the_key(both):

@@ -2,12 +2,15 @@
 
 import os
 import re
+import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from serving import readiness
 from stillroom.cli import cli
 from stillroom.settings import load_settings
 
@@ -120,6 +123,28 @@ def test_the_students_servers_are_asked_where_the_service_is_and_by_gateways_and
     assert "ingress" not in policies["demo-worker"]
 
 
+def test_the_next_pod_is_replaced_when_the_students_of_the_one_before_say_that_they_are_ready(tmp_path: Path):
+    (serve,) = pods(FLEET)["demo-student"]["containers"]
+    (home,) = (each["mountPath"] for each in serve["volumeMounts"] if each["name"] == "home")
+    command = [word.replace(home, str(tmp_path)) for word in serve["readinessProbe"]["exec"]["command"]]
+
+    def says_so() -> bool:
+        return subprocess.run(command, check=False, capture_output=True).returncode == 0
+
+    assert str(tmp_path / readiness.FILE) in command[-1]
+    assert not says_so()
+    readiness.tell(tmp_path, True)
+    assert says_so()
+    stale = time.time() - 30
+    os.utime(tmp_path / readiness.FILE, (stale, stale))
+    assert not says_so(), "whoever wrote it is gone"
+    readiness.tell(tmp_path, True)
+    readiness.tell(tmp_path, False)
+    readiness.tell(tmp_path, False)
+    assert not says_so()
+    readiness.tell(tmp_path / "nowhere", True)
+
+
 def test_students_in_pods_of_their_own_have_the_pods_address_a_key_and_let_gateways_and_workers_in_only():
     found = pods(FLEET)
     assert {name: [each["name"] for each in spec["containers"]] for name, spec in found.items()} == {
@@ -134,7 +159,7 @@ def test_students_in_pods_of_their_own_have_the_pods_address_a_key_and_let_gatew
             # not optional: without it the pod does not start
             assert variables[name]["valueFrom"] == {"secretKeyRef": {"name": "stillroom", "key": name}}
     sets = {each["metadata"]["name"]: each["spec"] for each in rendered(FLEET) if each["kind"] == "StatefulSet"}
-    assert (sets["demo-student"]["replicas"], sets["demo-student"]["minReadySeconds"]) == (3, 120)
+    assert sets["demo-student"]["replicas"] == 3
     policies = {each["metadata"]["name"]: each["spec"] for each in rendered(FLEET) if each["kind"] == "NetworkPolicy"}
     labels = sets["demo-student"]["template"]["metadata"]["labels"]
     assert policies["demo-student"]["podSelector"]["matchLabels"].items() <= labels.items()
