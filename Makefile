@@ -30,7 +30,7 @@ demo: $(READY) ## Play the business case on this machine (FAST=1 for the short o
 	$(BIN)/stillroom demo $(if $(FAST),--fast) $(if $(SHIFT),--shift) $(if $(DATA),--data $(DATA)) $(if $(LABELS),--labels $(LABELS))
 
 test: $(READY) ## Run all tests
-	$(BIN)/pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 bench-gateway: $(READY) ## Measure the gateway beside the peers installed here (FAST=1 for the short run)
 	$(BIN)/python -m bench.gateway $(if $(FAST),--fast)

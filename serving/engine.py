@@ -135,6 +135,7 @@ def command(options: EngineOptions) -> list[str]:
         *("--shutdown-timeout", str(options.drain_seconds)),
         "--disable-uvicorn-access-log",
         *DEVICE_ARGS[options.device],
+        *(("--kv-cache-memory-bytes", str(options.kv_cache_gb << 30)) if options.device == "cpu" else ()),
         *_adapter_args(options),
         *options.parallel.arguments,
         *options.extra_args,
@@ -169,7 +170,6 @@ def environment(options: EngineOptions, base: Mapping[str, str]) -> dict[str, st
         settings |= {
             # Unset, vLLM computes on one thread.
             "OMP_NUM_THREADS": str(options.threads),
-            "VLLM_CPU_KVCACHE_SPACE": str(options.kv_cache_gb),
             "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         }
     if options.device == "cpu" and not options.parallel.arguments:

@@ -52,7 +52,8 @@ class StudentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     device: str = "auto"
     """``cpu``, ``cuda`` or ``auto``."""
     engine_args: tuple[str, ...] = ()
-    """Further arguments for vLLM's server."""
+    """Further arguments for vLLM's server. On CPUs its cache has 1 GiB unless they say otherwise
+    (``--kv-cache-memory-bytes``)."""
     tensor_parallel: int = 1
     """GPUs that one server splits each layer over."""
     pipeline_parallel: int = 1

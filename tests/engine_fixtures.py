@@ -18,6 +18,8 @@ from serving.server import VllmServer, free_port
 from tests.gateway_fixtures import RELEASE
 
 READY_SECONDS = 180
+SMALL_CACHE = ("--kv-cache-memory-bytes", str(64 << 20))
+"""Room for 100,000 tokens of the tiny model: there may be eight engines at once, and not 24 GB."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ def smollm2_tokenizer():
 def tiny_options(folder: Path, **changes) -> EngineOptions:
     """Options that serve a tiny model on a free port."""
     values = {"served_name": "student", "release": RELEASE, "context_tokens": 1024, "device": "cpu"}
+    values["extra_args"] = SMALL_CACHE
     return EngineOptions(**(values | {"weights": folder, "port": free_port()} | changes))
 
 

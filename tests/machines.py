@@ -19,7 +19,7 @@ import pytest
 from ledger.store import sqlite_url
 from serving.address import root_url
 from serving.server import free_port
-from tests.engine_fixtures import family
+from tests.engine_fixtures import SMALL_CACHE, family
 from tests.gateway_fixtures import running_world
 from tests.swap_world import SwapWorld, always_student, patient
 
@@ -27,7 +27,12 @@ __all__ = ("KEY", "Machine", "machines", "own_addresses")
 
 KEY = "sk-students-4f1d0c9be7a2"
 SERVE = (sys.executable, "-m", "stillroom.cli", "serve")
-STUDENTS = {"CONTEXT_TOKENS": "512", "DEVICE": "cpu", "KEEP_PREVIOUS_SECONDS": "0"}
+STUDENTS = {
+    "CONTEXT_TOKENS": "512",
+    "DEVICE": "cpu",
+    "KEEP_PREVIOUS_SECONDS": "0",
+    "ENGINE_ARGS": str([*SMALL_CACHE]),
+}
 
 
 def own_addresses() -> list[str]:

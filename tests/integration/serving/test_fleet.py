@@ -17,7 +17,7 @@ from ledger.store import Store, now_ms, open_store, sqlite_url
 from serving import readiness
 from serving.fleet import Fleet, keeper_alive
 from serving.settings import StudentSettings
-from tests.engine_fixtures import READY_SECONDS, family, survivors
+from tests.engine_fixtures import READY_SECONDS, SMALL_CACHE, family, survivors
 from tests.gateway_fixtures import wait_until
 from tests.scripted_upstream import WAIT_S
 
@@ -90,7 +90,9 @@ async def test_the_fleet_serves_what_the_ledger_wants_restarts_it_when_it_dies_a
     store: Store, add, engines: Callable[[], list[psutil.Process]], tmp_path: Path
 ):
     changes: list[tuple[str, str]] = []
-    fleet = Fleet(store, StudentSettings(context_tokens=512, device="cpu"), tmp_path / "logs")
+    fleet = Fleet(
+        store, StudentSettings(context_tokens=512, device="cpu", engine_args=SMALL_CACHE), tmp_path / "logs"
+    )
     fleet.on_change = lambda release_id, state: changes.append((release_id, state))
     stop = asyncio.Event()
     running = asyncio.create_task(fleet.run(stop))
@@ -131,7 +133,9 @@ async def test_the_fleet_serves_what_the_ledger_wants_restarts_it_when_it_dies_a
 async def test_a_fleet_that_is_stopped_while_a_student_loads_leaves_no_process_and_no_row(
     store: Store, add, engines: Callable[[], list[psutil.Process]], tmp_path: Path
 ):
-    fleet = Fleet(store, StudentSettings(context_tokens=512, device="cpu"), tmp_path / "logs")
+    fleet = Fleet(
+        store, StudentSettings(context_tokens=512, device="cpu", engine_args=SMALL_CACHE), tmp_path / "logs"
+    )
     stop = asyncio.Event()
     running = asyncio.create_task(fleet.run(stop))
     add("first")

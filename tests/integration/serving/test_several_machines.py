@@ -24,6 +24,7 @@ from tests.swap_world import SwapWorld
 ADDRESSES = own_addresses()[:2]
 pytestmark = [
     pytest.mark.engine,
+    pytest.mark.several_engines,
     pytest.mark.timeout(10 * READY_SECONDS),
     pytest.mark.skipif(len(ADDRESSES) < 2, reason="this machine has no two addresses beside loopback"),
 ]

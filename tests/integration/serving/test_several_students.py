@@ -11,7 +11,7 @@ from tests.integration.serving.test_swaps import LONG_S, TAKEN_OVER_S, check, ta
 from tests.swap_world import SwapWorld, swap_world
 from tests.two_students import balanced, cached, converse
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(10 * READY_SECONDS)]
+pytestmark = [pytest.mark.engine, pytest.mark.several_engines, pytest.mark.timeout(10 * READY_SECONDS)]
 
 CONVERSATIONS, TURNS, WORDS = 9, 4, 70
 AT_ONCE = 3

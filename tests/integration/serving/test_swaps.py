@@ -9,7 +9,7 @@ from tests.engine_fixtures import READY_SECONDS
 from tests.gateway_fixtures import wait_until
 from tests.swap_world import Asked, SwapWorld, answered_by, swap_world
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(6 * READY_SECONDS)]
+pytestmark = [pytest.mark.engine, pytest.mark.several_engines, pytest.mark.timeout(6 * READY_SECONDS)]
 
 LONG_S = 2 * READY_SECONDS
 TAKEN_OVER_S = 120

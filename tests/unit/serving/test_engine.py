@@ -19,6 +19,7 @@ from serving.guard import KEY_VARIABLE, MARK, RELEASE_VARIABLE, TOKEN_VARIABLE
 from serving.server import Backoff, VllmServer, free_port
 from serving.settings import StudentSettings
 from serving.students import check_address, engine_options
+from tests.engine_fixtures import SMALL_CACHE
 
 CPU = EngineOptions(
     weights=Path("/releases/7/student"),
@@ -49,7 +50,13 @@ SHARED = (
 
 
 def test_the_cpu_command_line_is_float32_and_eager():
-    assert command(CPU) == [sys.executable, *SHARED.split(), "--dtype", "float32", "--enforce-eager"]
+    cache = ["--kv-cache-memory-bytes", str(1 << 30)]
+    assert command(CPU) == [sys.executable, *SHARED.split(), "--dtype", "float32", "--enforce-eager", *cache]
+
+
+def test_on_cpus_the_cache_is_as_large_as_the_settings_arguments_say():
+    smaller = engine_options(StudentSettings(device="cpu", engine_args=SMALL_CACHE), CPU.weights, "r", 1)
+    assert command(smaller)[-2:] == [*SMALL_CACHE], "the last of the two is in force"
 
 
 def test_the_cuda_command_line_lets_vllm_choose_the_dtype_and_ends_with_the_extra_arguments():
@@ -105,7 +112,7 @@ def test_on_cpus_one_process_runs_the_model_itself_and_several_do_not():
     assert set(environment(CPU, {})) - set(spread) == {"VLLM_ENABLE_V1_MULTIPROCESSING"}
 
 
-def test_the_cpu_environment_states_threads_and_cache_and_sends_nothing_home():
+def test_the_cpu_environment_states_threads_and_sends_nothing_home():
     assert environment(CPU, {}) == {
         "DO_NOT_TRACK": "1",
         "HF_HUB_OFFLINE": "1",
@@ -114,7 +121,6 @@ def test_the_cpu_environment_states_threads_and_cache_and_sends_nothing_home():
         "PYTHONSAFEPATH": "1",
         "STILLROOM_GUARD_RELEASE": "rel-7",
         "STILLROOM_GUARD_TOKEN": "let-me-in",
-        "VLLM_CPU_KVCACHE_SPACE": "1",
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         "VLLM_LOGGING_COLOR": "0",
