@@ -38,7 +38,7 @@ def group_of(file: Path) -> str:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling:
-    """Used with ``-n``. Its own ``--dist loadgroup`` groups nothing: xdist 3.8 writes groups where pytest 9.2 does not
+    """Used with ``-n``, since ``--dist loadgroup`` groups nothing: xdist 3.8 writes groups where pytest 9.2 does not
     look.
     """
     return Scheduling(config, log)
