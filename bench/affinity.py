@@ -25,7 +25,7 @@ WAYS: Final[tuple[Literal["in_turn", "affinity"], ...]] = ("in_turn", "affinity"
 
 def measure(folder: Path, home: Path, chosen: argparse.Namespace) -> list[dict[str, Any]]:
     """Both ways on the same servers, in so many rounds."""
-    options = [tiny_options(folder, context_tokens=chosen.context) for _ in range(chosen.servers)]
+    options = [tiny_options(folder, context_tokens=chosen.context, extra_args=()) for _ in range(chosen.servers)]
     servers = [VllmServer(each, home / f"engine-{number}.log") for number, each in enumerate(options)]
     urls = [server.url for server in servers]
     found: dict[str, list[Cached]] = {way: [] for way in WAYS}
