@@ -24,9 +24,8 @@ from ledger.store import Store, now_ms
 
 __all__ = ("NewFeedback", "Remark", "add_feedback", "create_feedback")
 
-PATIENCE_S: Final = 10.0
-"""For so long an answer that was just given may lie in a spool, of this process or another."""
-ASK_EVERY_S: Final = 0.2
+WAITS_S: Final = (0.2, 0.4, 0.8, 1.6, 3.2, 3.8)
+"""Between looks for an answer that was just given: it may lie in a spool yet, of this process or another."""
 JUST_ASKED_MS: Final = 3_600_000
 """A request that began earlier is in the store by now, or nowhere."""
 MAX_TEXT: Final = 200_000
@@ -109,9 +108,9 @@ async def add_feedback(store: Store, wanted: Remark, request_id: str, key: Key |
 
 async def _added(store: Store, said: Feedback, asker: str | None, anyones: bool) -> Feedback:
     began = time_of(said.request_id)
-    tries = round(PATIENCE_S / ASK_EVERY_S) if began and now_ms() - began < JUST_ASKED_MS else 0
-    for _ in range(tries):
+    was_just_asked = began is not None and now_ms() - began < JUST_ASKED_MS
+    for wait in WAITS_S if was_just_asked else ():
         with contextlib.suppress(UnknownRequest):
             return await asyncio.to_thread(feedback.add, store, said, asker, anyones)
-        await asyncio.sleep(ASK_EVERY_S)
+        await asyncio.sleep(wait)
     return await asyncio.to_thread(feedback.add, store, said, asker, anyones)

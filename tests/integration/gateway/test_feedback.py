@@ -74,7 +74,7 @@ def test_feedback_waits_while_the_store_is_slow_to_take_the_answer(world: World)
 
 
 def test_what_cannot_have_been_asked_lately_is_refused_at_once(world: World, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(feedback_api, "PATIENCE_S", 3_600)
+    monkeypatch.setattr(feedback_api, "WAITS_S", (3_600,))
     for unknown in ("req_1", "gone", new_id(now_ms() - 2 * feedback_api.JUST_ASKED_MS)):
         assert send(world, request_id=unknown, score=1).status_code == 404
 
@@ -126,7 +126,7 @@ def test_a_key_is_not_told_of_the_requests_of_another(world: World, stranger: st
     world.row(request_id)
     headers = {"authorization": f"Bearer {stranger}"}
     wanted = [request_id, new_id(now_ms())]
-    monkeypatch.setattr(feedback_api, "PATIENCE_S", 1)
+    monkeypatch.setattr(feedback_api, "WAITS_S", (0.2, 0.4))
     refusals = [
         world.client.post(f"{world.url}/v1/feedback", json={"request_id": one, "score": 0}, headers=headers)
         for one in wanted
