@@ -79,6 +79,6 @@ FROM runtime AS gateway
 COPY --from=bill-gateway /opt/stillroom /opt/stillroom
 ENV STILLROOM_GATEWAY__HOST=0.0.0.0
 EXPOSE 8080
-HEALTHCHECK --interval=10s --timeout=3s CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8080/healthz', timeout=2)"]
+HEALTHCHECK --interval=10s --timeout=3s CMD ["python", "-c", "import os, urllib.request as u; u.urlopen(f'http://127.0.0.1:{os.environ.get(\"STILLROOM_GATEWAY__PORT\", 8080)}/healthz', timeout=2)"]
 ENTRYPOINT ["stillroom"]
 CMD ["gateway"]

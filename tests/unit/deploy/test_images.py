@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
+from gateway.settings import GatewaySettings
 from serving import engine
 from serving.server import free_port
 from serving.settings import StudentSettings
@@ -80,11 +81,17 @@ def test_the_students_image_starts_the_server_that_serving_starts():
 def test_what_the_image_asks_of_the_gateways_health_is_answered(composed_gateway: str):
     check = json.loads(last(stages()["gateway"], "HEALTHCHECK").partition("CMD ")[2])
     assert check[0] == "python"
-    asked = [part.replace("http://127.0.0.1:8080", composed_gateway) for part in check[1:]]
-    done = subprocess.run([sys.executable, *asked], check=False, capture_output=True, timeout=60)
+
+    def asked(port: str | int) -> subprocess.CompletedProcess[bytes]:
+        environment = os.environ | {"STILLROOM_GATEWAY__PORT": str(port)}
+        return subprocess.run(
+            [sys.executable, *check[1:]], check=False, env=environment, capture_output=True, timeout=60
+        )
+
+    done = asked(urlsplit(composed_gateway).port or 0)
     assert done.returncode == 0, done.stderr
-    nobody = [part.replace("http://127.0.0.1:8080", "http://127.0.0.1:9") for part in check[1:]]
-    assert subprocess.run([sys.executable, *nobody], check=False, capture_output=True, timeout=60).returncode != 0
+    assert asked(9).returncode != 0
+    assert f", {GatewaySettings().port})" in check[-1], "where nothing is set, it asks the port that is the default"
 
 
 @pytest.fixture
