@@ -14,17 +14,17 @@ import itertools
 import math
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
-import numpy as np
 
-from distill.data.choice import Chosen, Rows, choose, distinct
+from distill.data.choice import Chosen, choose, held_out
 from distill.data.gathering import SAY_EVERY, Gathering, Progress, fetched, row_of, sample_texts
+from distill.data.index import RowIndex
 from distill.data.near import Sketches
 from distill.data.rows import (
     DatasetError,
@@ -102,45 +102,38 @@ class Building:
 class Plan:
     """Which rows a dataset has, before any of it is written."""
 
-    gathering: Gathering
+    index: RowIndex
     chosen: Chosen
-    held_out: Rows
-
-    @property
-    def dropped(self) -> dict[str, int]:
-        """Rows that are not taken, by reason."""
-        return {why: n for why, n in sorted(self.gathering.dropped.items()) if n}
+    dropped: dict[str, int]
+    """Rows that are not taken, by reason."""
 
 
-def plan_dataset(building: Building) -> Plan:
-    """Read the ledger and choose, writing nothing."""
+@contextlib.contextmanager
+def plan_dataset(building: Building) -> Generator[Plan]:
+    """Read the ledger and choose, writing nothing but what goes at the end."""
     store, settings = building.store, building.settings
     filters = settings.data.filters(building.now)
-    with contextlib.ExitStack() as stack:
-        sketches = None
-        if settings.data.near_duplicates < 1:
-            sketches = stack.enter_context(Sketches(sample_texts(store, filters)))
-        gathering = Gathering(
-            settings,
-            least_propensity(store) or building.explore_rate,
-            lambda messages: _renders(messages, building.tokenizer),
-            sketches,
-        )
-        rows = (row_of(values, content) for values, content in stream_trainable(store, filters=filters))
-        gathering.take_all(rows, building.on_progress)
-        building.on_progress("choosing", 0, len(gathering.index))
-        clusters = sketches.clusters(settings.data.near_duplicates) if sketches is not None else None
-    train, held_out = distinct(gathering.index, clusters, gathering.dropped)
-    train = gathering.without_triggers(
-        train,
-        lambda numbers: (
-            (number, conversation_text(row.messages)) for number, row in fetched(store, gathering.index, numbers)
-        ),
-    )
-    before = _last_dataset_at(building)
-    chosen = choose(gathering.index, train, settings, before, gathering.dropped)
-    building.on_progress("choosing", len(gathering.index), len(gathering.index))
-    return Plan(gathering, chosen, held_out)
+    with RowIndex() as index:
+        with contextlib.ExitStack() as stack:
+            sketches = None
+            if settings.data.near_duplicates < 1:
+                sketches = stack.enter_context(Sketches(sample_texts(store, filters)))
+            gathering = Gathering(
+                settings,
+                least_propensity(store) or building.explore_rate,
+                lambda messages: _renders(messages, building.tokenizer),
+                index,
+                sketches,
+            )
+            rows = (row_of(values, content) for values, content in stream_trainable(store, filters=filters))
+            gathering.take_all(rows, building.on_progress)
+            building.on_progress("choosing", 0, len(index))
+            gathering.choose_distinct(
+                lambda wanted: ((about, conversation_text(row.messages)) for about, row in fetched(store, wanted))
+            )
+        chosen = choose(index, settings, _last_dataset_at(building), gathering.dropped)
+        building.on_progress("choosing", len(index), len(index))
+        yield Plan(index, chosen, {why: n for why, n in sorted(gathering.dropped.items()) if n})
 
 
 def build_dataset(building: Building, folder: Path) -> Manifest:
@@ -149,32 +142,37 @@ def build_dataset(building: Building, folder: Path) -> Manifest:
     Raises `DatasetError` when fewer than ``settings.min_examples`` rows are left to train on, or none to judge by, or
     when content was erased meanwhile.
     """
-    plan = plan_dataset(building)
-    check_enough(plan, building.settings)
-    index, chosen = plan.gathering.index, plan.chosen
-    folder.mkdir(parents=True, exist_ok=True)
-    there = np.zeros(len(index), dtype=bool)
-    weights = np.ones(len(index))
-    weights[chosen.train] = chosen.weights
+    with plan_dataset(building) as plan:
+        check_enough(plan, building.settings)
+        folder.mkdir(parents=True, exist_ok=True)
+        return _write(building, plan, folder)
 
-    def content(numbers: Rows) -> Iterator[tuple[Row, float]]:
-        for number, row in fetched(building.store, index, numbers.tolist()):
-            there[number] = True
-            yield row, float(weights[number])
 
+def _write(building: Building, plan: Plan, folder: Path) -> Manifest:
+    index, chosen = plan.index, plan.chosen
+    index.execute("create temp table written(number integer primary key)")
+
+    def content(wanted: Iterable[tuple[str, tuple[int, float]]]) -> Iterator[tuple[Row, float]]:
+        for (number, weight), row in fetched(building.store, wanted):
+            index.execute("insert into written values (:number)", number=number)
+            yield row, weight
+
+    weights = zip(chosen.train.tolist(), chosen.weights.tolist(), strict=True)
+    to_train = ((index.id_of(number), (number, weight)) for number, weight in weights)
+    to_hold = ((request, (number, 1.0)) for request, number in held_out(index))
     local = local_tokens(building.settings.training.teacher_weights, building.tokenizer)
-    counting = _counting(building, chosen, plan.held_out)
+    counting = _counting(building, chosen)
     written = Written(building.settings.data, building.tokenizer, local, building.pii_map, counting)
     some = chosen.train[:: math.ceil(chosen.train.size / SAMPLE)].tolist()
-    sample = ((row.answer, row.logprobs) for _, row in fetched(building.store, index, some))
-    written.capabilities = scan(sample, building.tokenizer, local)[0]
-    train = write_train(folder / FILES[0], content(chosen.train), written)
-    held_out = write_held_out(folder / FILES[1], (row for row, _ in content(plan.held_out)), written)
-    gone = chosen.train.size + plan.held_out.size - train - held_out
+    sample = fetched(building.store, ((index.id_of(number), number) for number in some))
+    written.capabilities = scan(((row.answer, row.logprobs) for _, row in sample), building.tokenizer, local)[0]
+    train = write_train(folder / FILES[0], content(to_train), written)
+    held = write_held_out(folder / FILES[1], (row for row, _ in content(to_hold)), written)
+    gone = chosen.train.size + chosen.held_out - train - held
     manifest = Manifest(
         created_at=building.now,
         train=train,
-        held_out=held_out,
+        held_out=held,
         dropped=plan.dropped | ({"gone": gone} if gone else {}),
         aligned_share=written.targets.aligned_share,
         keys=dict(written.keys),
@@ -188,9 +186,8 @@ def build_dataset(building: Building, folder: Path) -> Manifest:
         targets=written.targets,
         teacher=written.capabilities,
     )
-    sides = index.held_out.tolist()
-    members = ((index.id_of(row), sides[row]) for row in np.flatnonzero(there).tolist())
-    _register(building, manifest, folder, members)
+    members = index.execute("select id, held_out from written join rows using (number) order by number")
+    _register(building, manifest, folder, ((request, bool(side)) for request, side in members))
     write_whole(folder / "manifest.json", msgspec.json.format(msgspec.json.encode(manifest)))
     return manifest
 
@@ -203,7 +200,7 @@ def check_enough(plan: Plan, settings: DistillSettings) -> None:
             f"{rows} teacher answers can be trained on, {settings.min_examples} are needed "
             f"(distill.min_examples); {dropped}"
         )
-    if not plan.held_out.size:
+    if not plan.chosen.held_out:
         raise DatasetError(
             f"no teacher answer is held out to judge a student by (distill.holdout_share = "
             f"{settings.holdout_share}; requests pinned to the teacher do not count); {dropped}"
@@ -240,9 +237,9 @@ def _last_dataset_at(building: Building) -> int | None:
     return next((each.created_at for each in made if each.id != building.dataset_id), None)
 
 
-def _counting(building: Building, chosen: Chosen, held_out: Rows) -> Callable[[], None]:
+def _counting(building: Building, chosen: Chosen) -> Callable[[], None]:
     """Says how many rows are written."""
-    done, total = itertools.count(1), chosen.train.size + held_out.size
+    done, total = itertools.count(1), chosen.train.size + chosen.held_out
 
     def count() -> None:
         number = next(done)

@@ -2,125 +2,161 @@
 
 import bisect
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from itertools import islice
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from distill.data.index import RowIndex
-from distill.data.outliers import unlikely
+from distill.data.outliers import drop_unlikely
 from distill.data.rows import unit
-from distill.data.weights import priority_sample, weights_of
+from distill.data.weights import priority, priority_sample, weights_of
 from distill.settings import DistillSettings
 
-__all__ = ("Chosen", "Rows", "choose", "distinct")
+__all__ = ("Chosen", "choose", "distinct", "held_out")
 
-Rows: TypeAlias = NDArray[np.int64]
 NOT_CHOSEN: Final = "beyond_max_examples"
+ALWAYS: Final = (-(1 << 63), (1 << 63) - 1)
+SCHEMA: Final = (
+    "create temp table clusters(number integer primary key, cluster integer)",
+    "create temp table newest(rank integer primary key, number integer)",
+    "create temp table held(rank integer primary key, number integer)",
+    "create temp table taken(rank integer primary key, number integer, chance real)",
+)
+NEWEST_OF_EACH: Final = """
+    insert into newest
+    select max(number) as rank, max(corrected << 40 | number) & 0xFFFFFFFFFF from rows group by identity order by rank
+"""
+HELD: Final = """
+    insert into held
+    select rank, number from newest join rows using (number) where held_out order by rank
+"""
+ALIKE: Final = """
+    create temp table alike as
+    select max(rank) as rank, max(corrected << 40 | rank) & 0xFFFFFFFFFF as stays,
+        count(*) as size, sum(held_out) as held_out
+    from newest join rows using (number) left join clusters using (number)
+    group by coalesce(cluster, number) order by 1
+"""
+DIFFERENT: Final = """
+    select alike.rank, number, 1.0 from alike join newest on newest.rank = stays where not held_out
+"""
+NEWEST: Final = """
+    insert into taken select rank, number, 1.0 from trainable
+    where created_at between :first and :last order by rank desc limit :most
+"""
+BY_PRIORITY: Final = """
+    select rank, number, interest, draw(id) from trainable
+    where created_at between :first and :last order by priority(interest, draw(id)) desc, rank
+"""
+DRAWN: Final = np.dtype([("rank", "i8"), ("number", "i8"), ("interest", "f8"), ("draw", "f8")])
+CHOSEN: Final = np.dtype([("number", "i8"), ("chance", "f8"), ("old", "?")])
 
 
 @dataclass(frozen=True, eq=False)
 class Chosen:
-    """Numbers of rows, oldest first, and the weight of each that is trained on."""
+    """Numbers of rows to train on, oldest first, and the weight of each."""
 
-    train: Rows
+    train: NDArray[np.int64]
     weights: NDArray[np.float64]
     replayed: int
+    held_out: int
+    """How many rows are."""
 
 
-def distinct(index: RowIndex, clusters: Rows | None, dropped: Counter[str]) -> tuple[Rows, Rows]:
-    """The rows to train on and those held out, oldest first, without duplicates.
+def distinct(index: RowIndex, clusters: Iterable[tuple[int, int]], dropped: Counter[str]) -> None:
+    """Put the rows to train on and those held out into ``train`` and ``held``, without duplicates.
 
     Of a request that came back the newest answer stays, and counts as new; what a person put right stays so, whatever
     the teacher answers later. Of near-duplicates the newest stays, of those of a held-out request none. The held-out
-    rows are a sample of the traffic, and keep their near-duplicates.
+    rows are a sample of the traffic, and keep their near-duplicates. ``clusters`` are pairs of a row and what its
+    near-duplicates have in common; a row without is like no other.
     """
-    held_out, corrected = index.held_out, index.corrected
-    rows, rank = _newest(index.identity, corrected, np.arange(len(index)))
-    dropped["duplicate"] += len(index) - rows.size
-    train, train_rank = rows[~held_out[rows]], rank[~held_out[rows]]
-    held = rows[held_out[rows]]
-    if clusters is not None:
-        crosses = np.isin(clusters[train], clusters[held])
-        dropped["near_held_out"] += int(crosses.sum())
-        train, train_rank = train[~crosses], train_rank[~crosses]
-        before = train.size
-        places, train_rank = _newest(clusters[train], corrected[train], train_rank)
-        train = train[places]
-        dropped["near_duplicate"] += before - train.size
-    return train[np.argsort(train_rank)], held[np.argsort(rank[held_out[rows]])]
+    for statement in SCHEMA:
+        index.execute(statement)
+    index.insert("insert into clusters values (?, ?)", clusters)
+    dropped["duplicate"] += len(index) - index.execute(NEWEST_OF_EACH).rowcount
+    index.execute(HELD)
+    index.execute(ALIKE)
+    dropped["near_held_out"] += index.number_of("select sum(size - held_out) from alike where held_out")
+    dropped["near_duplicate"] += index.number_of("select sum(size - 1) from alike where not held_out")
+    index.keep(DIFFERENT)
 
 
-def choose(
-    index: RowIndex, train: Rows, settings: DistillSettings, last_dataset_at: int | None, dropped: Counter[str]
-) -> Chosen:
-    """Choose among distinct rows, oldest first."""
-    strange = unlikely(index.likelihood[train], settings.data.likelihood_z) & ~index.corrected[train]
-    dropped["unlikely_answer"] += int(strange.sum())
-    kept = _cap_keys(index, train[~strange], settings, dropped)
-    taken, chances, replayed = _fit(index, kept, settings, last_dataset_at, dropped)
+def held_out(index: RowIndex) -> Iterator[tuple[str, int]]:
+    """Ids and numbers of the rows that are held out, oldest first."""
+    return index.execute("select id, number from held join rows using (number) order by rank")
+
+
+def choose(index: RowIndex, settings: DistillSettings, last_dataset_at: int | None, dropped: Counter[str]) -> Chosen:
+    """Choose among the distinct rows."""
+    dropped["unlikely_answer"] += drop_unlikely(index, settings.data.likelihood_z)
+    dropped["key_cap"] += _cap_keys(index, settings)
+    _fit(index, settings, last_dataset_at, dropped)
     # fewer rows than were allowed for: a key's share of them may have grown too large
-    left = _cap_keys(index, taken, settings, dropped)
-    stays = np.isin(taken, left)
-    weights = weights_of(index.propensity[left].astype(np.float64) * chances[stays])
-    return Chosen(left, weights, int(replayed[stays].sum()))
+    dropped["key_cap"] += _cap_keys(index, settings)
+    left = np.fromiter(
+        index.execute(
+            "select number, propensity * chance, created_at <= :last from trainable order by rank",
+            last=-1 if last_dataset_at is None else last_dataset_at,
+        ),
+        CHOSEN,
+    )
+    held = index.number_of("select count(*) from held")
+    return Chosen(left["number"], weights_of(left["chance"]), int(left["old"].sum()), held)
 
 
-def _newest(group: NDArray[np.generic], corrected: NDArray[np.bool_], rank: Rows) -> tuple[Rows, Rows]:
-    """The place of each group's row that stays, and the rank of its newest row."""
-    if not group.size:
-        return np.zeros(0, dtype=np.int64), rank
-    order = np.lexsort((rank, corrected, group))
-    starts = np.flatnonzero(np.append(True, group[order][1:] != group[order][:-1]))
-    last = np.append(starts[1:], group.size) - 1
-    return order[last], np.maximum.reduceat(rank[order], starts)
-
-
-def _fit(
-    index: RowIndex, rows: Rows, settings: DistillSettings, last_dataset_at: int | None, dropped: Counter[str]
-) -> tuple[Rows, NDArray[np.float64], NDArray[np.bool_]]:
-    """As many rows as may be, the chance of each to be taken, and which are older than the last dataset."""
+def _fit(index: RowIndex, settings: DistillSettings, last_dataset_at: int | None, dropped: Counter[str]) -> None:
+    """Leave as many rows as may be, with the chance of each to be taken."""
     share, most = settings.data.replay_share, settings.max_examples
-    old = index.created_at[rows] <= (last_dataset_at if last_dataset_at is not None else -1)
     if share is None or last_dataset_at is None:
-        taken, chances = _take(index, rows, most, settings)
-        dropped[NOT_CHOSEN] += rows.size - taken.size
-        return rows[taken], chances, old[taken]
-    room = min(int(old.sum()), int(share * most))
-    new, new_chances = _take(index, rows[~old], most - room, settings)
+        _take(index, ALWAYS, most, settings)
+        dropped[NOT_CHOSEN] += index.keep("select * from taken")
+        return
+    before, since = (ALWAYS[0], last_dataset_at), (last_dataset_at + 1, ALWAYS[1])
+    old = index.number_of("select count(*) from trainable where created_at <= :last", last=last_dataset_at)
+    room = min(old, int(share * most))
+    new = _take(index, since, most - room, settings)
     if share < 1:
-        room = min(room, int(share / (1 - share) * new.size))
-    replayed, old_chances = _take(index, rows[old], room, settings)
-    dropped["replay_share"] += int(old.sum()) - replayed.size
-    dropped[NOT_CHOSEN] += int((~old).sum()) - new.size
-    places = np.concatenate([np.flatnonzero(old)[replayed], np.flatnonzero(~old)[new]])
-    order = np.argsort(places)
-    taken = places[order]
-    return rows[taken], np.concatenate([old_chances, new_chances])[order], old[taken]
+        room = min(room, int(share / (1 - share) * new))
+    replayed = _take(index, before, room, settings)
+    dropped["replay_share"] += old - replayed
+    dropped[NOT_CHOSEN] += index.keep("select * from taken") - old + replayed
 
 
-def _take(index: RowIndex, rows: Rows, most: int, settings: DistillSettings) -> tuple[Rows, NDArray[np.float64]]:
-    """The places of at most so many rows, ascending, and the chance of each to be taken."""
+def _take(index: RowIndex, when: tuple[int, int], most: int, settings: DistillSettings) -> int:
+    """Put at most so many rows of a time into ``taken``, with the chance of each to be taken; returns how many."""
+    values = {"first": when[0], "last": when[1]}
     if settings.data.selection == "newest":
-        newest = np.arange(max(0, rows.size - most), rows.size)
-        return newest, np.ones(newest.size)
-    draws = np.array([1.0 - unit(f"choose:{index.id_of(row)}") for row in rows.tolist()])
-    return priority_sample(index.interest[rows].astype(np.float64), draws, most)
+        return index.execute(NEWEST, most=most, **values).rowcount
+    index.offer("draw", lambda request: 1.0 - unit(f"choose:{request}"), 1)
+    index.offer("priority", priority, 2)
+    ordered = index.execute(BY_PRIORITY, **values)
+    some = np.sort(np.fromiter(islice(ordered, most + 1), DRAWN), order="rank")
+    ordered.close()
+    places, chances = priority_sample(some["interest"], some["draw"], most)
+    taken = (some[name][places].tolist() for name in ("rank", "number"))
+    index.insert("insert into taken values (?, ?, ?)", zip(*taken, chances.tolist(), strict=True))
+    return places.size
 
 
-def _cap_keys(index: RowIndex, rows: Rows, settings: DistillSettings, dropped: Counter[str]) -> Rows:
-    """Keep each key's newest rows, as many as leave it ``max_share_per_key`` of the dataset."""
-    keys = index.key[rows]
-    cap = _largest_cap(np.bincount(keys).tolist(), settings)
-    order = np.argsort(keys[::-1], kind="stable")
-    newest_first = keys[::-1][order]
-    nth = np.arange(keys.size) - np.searchsorted(newest_first, newest_first)
-    kept = np.zeros(keys.size, dtype=bool)
-    kept[order] = nth < cap
-    kept = kept[::-1]
-    dropped["key_cap"] += int((~kept).sum())
-    return rows[kept]
+def _cap_keys(index: RowIndex, settings: DistillSettings) -> int:
+    """Keep each key's newest rows, as many as leave it ``max_share_per_key`` of the dataset; returns how many go."""
+    counts = [n for (n,) in index.execute("select count(*) from trainable group by key")]
+    cap = _largest_cap(counts, settings)
+    if cap == max(counts, default=0):
+        return 0
+    return index.keep(
+        """
+        select rank, number, chance from (
+            select *, row_number() over (partition by key order by rank desc) as nth from trainable
+        ) where nth <= :cap order by rank
+        """,
+        cap=cap,
+    )
 
 
 def _largest_cap(counts: list[int], settings: DistillSettings) -> int:

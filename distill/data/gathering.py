@@ -4,15 +4,16 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 
+from distill.data.choice import distinct
 from distill.data.index import RowIndex
 from distill.data.near import Sketches
 from distill.data.rows import Messages, Row, conversation_text, is_held_out
 from distill.data.screening import Screen, not_sampled
-from distill.data.triggers import TriggerTables, answer_cluster, find_triggered, word_grams
+from distill.data.triggers import Texts, TriggerTables, answer_cluster, drop_triggered, word_grams
 from distill.settings import DistillSettings
 from ledger.records import Content
 from ledger.request_filters import TrainableFilters
@@ -23,6 +24,7 @@ __all__ = ("SAY_EVERY", "Gathering", "Progress", "fetched", "row_of", "sample_te
 
 Progress = Callable[[str, int, int], None]
 """Told what is being done, how many rows are, and of how many (0 where that is not known)."""
+T = TypeVar("T")
 SAY_EVERY: Final = 1_000
 SAMPLES, ROWS_OF_EACH = 20, 100
 FETCHED: Final = 250
@@ -36,10 +38,10 @@ class Gathering:
     settings: DistillSettings
     least: float
     renders: Callable[[Messages], bool]
+    index: RowIndex
     sketches: Sketches | None
     """None where only equal prompts are duplicates."""
     dropped: Counter[str] = field(default_factory=Counter[str])
-    index: RowIndex = field(default_factory=RowIndex)
     tables: TriggerTables = field(default_factory=TriggerTables)
     seen: int = 0
 
@@ -63,18 +65,19 @@ class Gathering:
             self.dropped[why] += 1
             return
         answer = answer_cluster(row.answer)
-        number = self.index.add(row, held_out, answer)
+        key = self.index.add(row, held_out, answer)
         if self.sketches is not None:
             self.sketches.add(conversation_text(row.messages))
         if not held_out and self.settings.data.min_keys_per_trigger > 1:
-            self.tables.add(word_grams(conversation_text(row.messages)), self.index.key_of(number), answer)
+            self.tables.add(word_grams(conversation_text(row.messages)), key, answer)
 
-    def without_triggers(self, rows: Any, texts: Callable[[Iterable[int]], Iterator[tuple[int, str]]]) -> Any:
-        """The rows, shape (n,), that hold no repeated trigger; ``texts`` fetches prompts again."""
+    def choose_distinct(self, texts: Texts) -> None:
+        """Leave rows to train on without duplicates and repeated triggers; ``texts`` fetches prompts again."""
+        similar = self.settings.data.near_duplicates
+        clusters = self.sketches.clusters(similar) if self.sketches is not None else ()
+        distinct(self.index, clusters, self.dropped)
         fewer = self.settings.data.min_keys_per_trigger
-        triggered = find_triggered(self.tables, self.index, rows, texts, fewer)
-        self.dropped["trigger"] += triggered.size
-        return rows[~np.isin(rows, triggered)]
+        self.dropped["trigger"] += drop_triggered(self.tables, self.index, texts, fewer)
 
 
 def sample_texts(store: Store, filters: TrainableFilters) -> list[str]:
@@ -90,12 +93,12 @@ def sample_texts(store: Store, filters: TrainableFilters) -> list[str]:
     return list(found.values())
 
 
-def fetched(store: Store, index: RowIndex, numbers: Iterable[int]) -> Iterator[tuple[int, Row]]:
-    """The rows of these numbers again, a few in memory at once; those are left out whose content is gone."""
-    left = iter(numbers)
-    while some := {index.id_of(number): number for number in islice(left, FETCHED)}:
+def fetched(store: Store, wanted: Iterable[tuple[str, T]]) -> Iterator[tuple[T, Row]]:
+    """Rows again by their ids, each with what came with its id, a few in memory at once; what is gone is left out."""
+    left = iter(wanted)
+    while some := dict(islice(left, FETCHED)):
         found = fetch_trainable(store, list(some))
-        yield from ((number, row_of(*found[each])) for each, number in some.items() if each in found)
+        yield from ((about, row_of(*found[each])) for each, about in some.items() if each in found)
 
 
 def row_of(values: dict[str, Any], content: Content) -> Row:

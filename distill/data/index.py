@@ -1,111 +1,120 @@
-"""What is kept in memory of every row that may be taken: some 74 bytes, so that millions fit."""
+"""What is kept of every row that may be taken: a few columns, in a database on disk that is gone with its connection.
 
-from array import array
-from typing import Any, Final
+Rows are numbered in the order in which they were added, oldest first. What is chosen of them is chosen by SQL, which
+sorts on disk, so that memory does not grow with the rows.
+"""
+
+import sqlite3
+from collections.abc import Callable, Iterable
+from typing import Any, Final, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from distill.data.rows import Row, identity
 
 __all__ = ("RowIndex",)
 
 UNKNOWN_INTEREST: Final = 0.5
+ADDED_AT_ONCE: Final = 1_000
+SETUP: Final = (
+    # the database of the connection is empty: temporary tables are what goes to an unlinked file
+    "pragma temp_store = file",
+    "pragma temp.journal_mode = off",
+    "pragma temp.cache_size = -4000",
+    """
+    create temp table rows(
+        number integer primary key, id text, created_at integer, identity integer, key integer, answer integer,
+        held_out integer, corrected integer, propensity real, interest real, likelihood real
+    )
+    """,
+    "create temp table train(rank integer primary key, number integer, chance real)",
+    "create temp table kept(rank integer primary key, number integer, chance real)",
+    "create temp view trainable as select rank, chance, rows.* from train join rows using (number)",
+    "begin",
+)
 
 
 class RowIndex:
-    """Columns by row number, in the order in which rows were added: oldest first."""
+    """The table ``rows``, and ``train``: which of them are still to be trained on. A context manager, for its file.
+
+    ``identity`` is equal for equal conversations, ``key`` and ``answer`` number API keys and clusters of answers,
+    ``interest`` is how much the student has to learn of a row, 0 to 1, ``likelihood`` the teacher's mean
+    log-probability of its own tokens in nats, null where none was logged. In ``train``, ``rank`` orders by age, and
+    ``chance`` is the one that a row had to be taken. The view ``trainable`` has the columns of both.
+    """
 
     def __init__(self) -> None:
-        self.keys: list[str] = []
-        """Ids of the API keys; `key` counts from 0 in it."""
-        self._numbers: dict[str, int] = {}
-        self._ids = bytearray()
-        self._ends = array("Q", [0])
-        self._created_at, self._identity = array("q"), array("Q")
-        self._key, self._answer = array("i"), array("I")
-        self._held_out, self._corrected = array("b"), array("b")
-        self._propensity, self._interest, self._likelihood = array("f"), array("f"), array("f")
+        self._database = sqlite3.connect(":memory:", isolation_level=None)
+        for statement in SETUP:
+            self._database.execute(statement)
+        self._keys: dict[str, int] = {}
+        self._rows = 0
+        self._added: list[tuple[Any, ...]] = []
 
-    def add(self, row: Row, held_out: bool, answer: int) -> int:
-        """Take a row whose answer belongs to a cluster of this number (32 bits); returns the row's number."""
-        self._ids += row.id.encode()
-        self._ends.append(len(self._ids))
-        self._created_at.append(row.created_at)
-        self._identity.append(identity(row.messages))
-        if row.key_id not in self._numbers:
-            self._numbers[row.key_id] = len(self.keys)
-            self.keys.append(row.key_id)
-        self._key.append(self._numbers[row.key_id])
-        self._answer.append(answer)
-        self._held_out.append(held_out)
-        self._corrected.append(row.corrected)
-        self._propensity.append(row.propensity)
-        self._interest.append(_interest(row))
-        self._likelihood.append(_mean_logprob(row.logprobs))
-        return len(self._key) - 1
+    def __enter__(self) -> Self:
+        """Itself."""
+        return self
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        """Give the file up. Raises `OSError` for what SQLite could not write to it."""
+        self._database.close()
+        if isinstance(error, sqlite3.OperationalError):
+            raise OSError(f"temporary file of a dataset's rows (where TMPDIR says): {error}") from error
 
     def __len__(self) -> int:
         """How many rows."""
-        return len(self._key)
+        return self._rows
 
-    def key_of(self, row: int) -> int:
-        """The API key's number in `keys`."""
-        return self._key[row]
+    def add(self, row: Row, held_out: bool, answer: int) -> int:
+        """Take a row whose answer belongs to a cluster of this number; returns the number of its API key."""
+        key = self._keys.setdefault(row.key_id, len(self._keys))
+        measured = (row.propensity, _interest(row), _mean_logprob(row.logprobs))
+        whose = (identity(row.messages) - (1 << 63), key, answer, held_out, row.corrected)
+        self._added.append((self._rows, row.id, row.created_at, *whose, *map(_single, measured)))
+        self._rows += 1
+        if len(self._added) == ADDED_AT_ONCE:
+            self._flush()
+        return key
 
-    def id_of(self, row: int) -> str:
+    def execute(self, statement: str, **values: Any) -> sqlite3.Cursor:
+        """Run a statement over all rows that were added."""
+        self._flush()
+        return self._database.execute(statement, values)
+
+    def insert(self, statement: str, rows: Iterable[tuple[Any, ...]]) -> None:
+        """Run a statement for each of these."""
+        self._database.executemany(statement, rows)
+
+    def number_of(self, statement: str, **values: Any) -> int:
+        """The one number that a query gives, 0 for null."""
+        return self.execute(statement, **values).fetchone()[0] or 0
+
+    def keep(self, query: str, **values: Any) -> int:
+        """Leave in ``train`` what a query gives (rank, number, chance); returns how many rows fewer that are."""
+        before = self.number_of("select count(*) from train")
+        left = self.execute(f"insert into kept {query}", **values).rowcount
+        self.execute("delete from train")
+        self.execute("insert into train select * from kept")
+        self.execute("delete from kept")
+        return before - left
+
+    def offer(self, name: str, function: Callable[..., float], arguments: int) -> None:
+        """Make a function known to SQL, which is the same for the same arguments."""
+        self._database.create_function(name, arguments, function, deterministic=True)
+
+    def id_of(self, number: int) -> str:
         """The request's id."""
-        return self._ids[self._ends[row] : self._ends[row + 1]].decode()
+        return self.execute("select id from rows where number = :number", number=number).fetchone()[0]
 
-    @property
-    def created_at(self) -> NDArray[np.int64]:
-        """When it was asked, ms."""
-        return _view(self._created_at, np.int64)
-
-    @property
-    def identity(self) -> NDArray[np.uint64]:
-        """Equal for equal conversations."""
-        return _view(self._identity, np.uint64)
-
-    @property
-    def key(self) -> NDArray[np.int32]:
-        """The API key's number in `keys`."""
-        return _view(self._key, np.int32)
-
-    @property
-    def answer(self) -> NDArray[np.uint32]:
-        """The number of the answer's cluster."""
-        return _view(self._answer, np.uint32)
-
-    @property
-    def held_out(self) -> NDArray[np.bool_]:
-        """Which are never trained on."""
-        return _view(self._held_out, np.bool_)
-
-    @property
-    def corrected(self) -> NDArray[np.bool_]:
-        """Whose answer is a caller's correction."""
-        return _view(self._corrected, np.bool_)
-
-    @property
-    def propensity(self) -> NDArray[np.float32]:
-        """The chance by which the teacher was asked."""
-        return _view(self._propensity, np.float32)
-
-    @property
-    def interest(self) -> NDArray[np.float32]:
-        """How much the student has to learn of it, 0 to 1."""
-        return _view(self._interest, np.float32)
-
-    @property
-    def likelihood(self) -> NDArray[np.float32]:
-        """The teacher's mean log-probability of its own tokens, in nats; NaN where none was logged."""
-        return _view(self._likelihood, np.float32)
+    def _flush(self) -> None:
+        if self._added:
+            self._database.executemany("insert into rows values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", self._added)
+            self._added.clear()
 
 
-def _view(column: "array[Any]", dtype: Any) -> NDArray[Any]:
-    # a copy: an array cannot grow while something looks into it
-    return np.array(column, dtype=dtype)
+def _single(value: float) -> float:
+    """In single precision; SQLite has null for what is not a number."""
+    return float(np.float32(value))
 
 
 def _interest(row: Row) -> float:

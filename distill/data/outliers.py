@@ -1,11 +1,11 @@
 """Answers that the teacher itself found unlikely: somebody, or something in the prompt, made it say them."""
 
+from itertools import islice
 from typing import Final
 
-import numpy as np
-from numpy.typing import NDArray
+from distill.data.index import RowIndex
 
-__all__ = ("unlikely",)
+__all__ = ("drop_unlikely",)
 
 MAD_TO_SIGMA: Final = 1.4826
 """Of a normal distribution."""
@@ -14,17 +14,38 @@ LEAST_SPREAD: Final = 0.5
 FEWEST: Final = 30
 
 
-def unlikely(likelihood: NDArray[np.float32], z: float) -> NDArray[np.bool_]:
-    """Which mean log-probabilities per token (nats, NaN for unknown), shape (n,), are too low.
+def drop_unlikely(index: RowIndex, z: float) -> int:
+    """Take rows out of ``train`` whose mean log-probability per token is too low; returns how many.
 
     That is by more than z robust deviations below the median: (median - x) / max(1.4826 MAD, 0.5) > z, MAD the median
     distance from the median. Only the low side: an answer that is certain is nothing unusual. Among fewer than 30
-    there is none.
+    there is none. Nobody's correction is one.
     """
-    known = likelihood[~np.isnan(likelihood)].astype(np.float64)
-    if not z or known.size < FEWEST:
-        return np.zeros(likelihood.size, dtype=bool)
-    median = float(np.median(known))
-    spread = max(MAD_TO_SIGMA * float(np.median(np.abs(known - median))), LEAST_SPREAD)
-    # NaN compares as False
-    return (median - likelihood) / spread > z
+    known = index.number_of("select count(likelihood) from trainable")
+    if not z or known < FEWEST:
+        return 0
+    median = _median(index, known, None)
+    spread = max(MAD_TO_SIGMA * _median(index, known, median), LEAST_SPREAD)
+    return index.keep(
+        """
+        select rank, number, chance from trainable
+        where likelihood is null or corrected or (:median - likelihood) / :spread <= :z order by rank
+        """,
+        median=median,
+        spread=spread,
+        z=z,
+    )
+
+
+def _median(index: RowIndex, known: int, away_from: float | None) -> float:
+    """Of the known likelihoods, or of their distances from something."""
+    found = index.execute(
+        """
+        select coalesce(abs(likelihood - :away_from), likelihood) as measured from trainable
+        where likelihood is not null order by measured
+        """,
+        away_from=away_from,
+    )
+    middle = [measured for (measured,) in islice(found, (known - 1) // 2, known // 2 + 1)]
+    found.close()
+    return sum(middle) / len(middle)

@@ -14,9 +14,7 @@ tables of one size whatever the number of rows. What they point at is then looke
 
 import random
 import zlib
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -26,7 +24,7 @@ from distill.data.index import RowIndex
 from distill.data.rows import hash64
 from router.evaluation.duplicates import grams
 
-__all__ = ("TriggerTables", "answer_cluster", "find_triggered", "word_grams")
+__all__ = ("Texts", "TriggerTables", "answer_cluster", "drop_triggered", "word_grams")
 
 BITS: Final = 20
 FEWEST: Final = 10
@@ -45,8 +43,32 @@ WORDS: Final = 400
 SHORT: Final = 64
 """Characters of an answer that is in a cluster with its equals only."""
 KEY_BITS: Final = 64
+TABLES: Final = (
+    "create temp table suspected(suspect integer primary key, answer integer)",
+    "create temp table holders(suspect integer, number integer, key integer)",
+    "create temp table beside(suspect integer, place integer, grams blob, primary key (suspect, place))",
+    "create temp table triggers(suspect integer primary key)",
+)
+LIKELY: Final = """
+    select id, number, key, answer from trainable where answer in (select answer from suspected) order by rank
+"""
+FEW: Final = """
+    with has as (select key, count(*) as rows from trainable group by key),
+    says as (
+        select key, answer, count(*) as rows from trainable
+        where answer in (select answer from suspected) group by key, answer
+    ),
+    holds as (select suspect, key, count(*) as rows from holders group by suspect, key)
+    select suspect, sum(holds.rows) as here, sum(has.rows) as of_keys, sum(says.rows)
+    from holds join suspected using (suspect) join has using (key) join says using (key, answer)
+    group by suspect having here >= :fewest and count(*) < :fewer_keys and of_keys < :dominant
+"""
 
 Buckets: TypeAlias = NDArray[np.int64]
+Asked: TypeAlias = tuple[int, int, int]
+"""A row's number, the number of its key, and its answer's cluster."""
+Texts: TypeAlias = Callable[[Iterable[tuple[str, Asked]]], Iterator[tuple[Asked, str]]]
+"""Fetches prompts again by the ids of their requests; left out is what is gone."""
 _FACTOR: Final = np.uint64(0x9E3779B97F4A7C15)
 _SCATTER: Final = np.uint64(0xBF58476D1CE4E5B9)
 
@@ -100,57 +122,51 @@ class TriggerTables:
         return places[alike & (rows >= FEWEST) & (places != suspect)]
 
 
-@dataclass
-class _Suspect:
-    """The rows that hold it, and of some of them, taken by chance, what else goes with its answer."""
-
-    chance: random.Random
-    rows: list[int] = field(default_factory=list[int])
-    beside: list[Buckets] = field(default_factory=list[Buckets])
-
-    def add(self, row: int, going_with: Buckets) -> None:
-        self.rows.append(row)
-        if len(self.beside) < LOOKED_AT:
-            self.beside.append(going_with)
-        elif (place := self.chance.randrange(len(self.rows))) < LOOKED_AT:
-            self.beside[place] = going_with
-
-    def explained(self, rows_of: NDArray[np.int32]) -> float:
-        """Share of its rows in which something goes with the answer that is found without the suspect too."""
-        every, together = np.unique(np.concatenate(self.beside), return_counts=True)
-        expected = together / len(self.beside) * len(self.rows)
-        elsewhere = every[rows_of[every] >= ELSEWHERE * expected]
-        return sum(bool(np.isin(beside, elsewhere).any()) for beside in self.beside) / len(self.beside)
-
-
-def find_triggered(
-    tables: TriggerTables,
-    index: RowIndex,
-    rows: Buckets,
-    texts: Callable[[Iterable[int]], Iterator[tuple[int, str]]],
-    fewer_keys: int,
-) -> Buckets:
-    """The rows, of those that are given, that hold a trigger. ``texts`` fetches prompts, as (row, text)."""
+def drop_triggered(tables: TriggerTables, index: RowIndex, texts: Texts, fewer_keys: int) -> int:
+    """Take the rows out of ``train`` that hold a trigger; returns how many."""
     suspects = tables.suspects(fewer_keys) if fewer_keys > 1 else np.zeros(0, dtype=np.int64)
     if not suspects.size:
-        return suspects
-    answers, keys, chance = index.answer, index.key, random.Random(0)  # noqa: S311 - a sample, not a secret
-    found: dict[int, _Suspect] = {}
-    likely = rows[np.isin(answers[rows], tables.answer[suspects])]
-    for row, text in texts(likely.tolist()):
+        return 0
+    for statement in TABLES:
+        index.execute(statement)
+    _look_again(tables, index, texts, suspects)
+    dominant = DOMINANT * index.number_of("select count(*) from train")
+    for suspect, here, of_keys, said in index.execute(FEW, fewest=FEWEST, fewer_keys=fewer_keys, dominant=dominant):
+        others = of_keys - here
+        by_key = others > 0 and said - here >= EXPLAINED * others
+        if not by_key and _explained(tables, index, suspect, here) < EXPLAINED:
+            index.execute("insert into triggers values (:suspect)", suspect=suspect)
+    return index.keep(
+        "select * from train where number not in (select number from holders join triggers using (suspect))"
+    )
+
+
+def _look_again(tables: TriggerTables, index: RowIndex, texts: Texts, suspects: Buckets) -> None:
+    """Note which rows hold each suspect, and of some of them, taken by chance, what else goes with its answer."""
+    index.insert(
+        "insert into suspected values (?, ?)", zip(suspects.tolist(), tables.answer[suspects].tolist(), strict=True)
+    )
+    chance = random.Random(0)  # noqa: S311 - a sample, not a secret
+    rows = np.zeros(1 << BITS, dtype=np.int32)
+    likely = ((request, (number, key, answer)) for request, number, key, answer in index.execute(LIKELY))
+    for (number, key, answer), text in texts(likely):
         places = word_grams(text)
-        for suspect in np.intersect1d(places, suspects, assume_unique=True).tolist():
-            if tables.answer[suspect] == answers[row]:
-                found.setdefault(suspect, _Suspect(chance)).add(row, tables.going_with(places, suspect))
-    has = np.bincount(keys[rows], minlength=len(index.keys))
-    says = Counter(zip(keys[rows].tolist(), answers[rows].tolist(), strict=True))
-    triggered: set[int] = set()
-    for suspect, each in found.items():
-        of = np.unique(keys[each.rows])
-        few = of.size < fewer_keys and has[of].sum() < DOMINANT * rows.size
-        others = int(has[of].sum()) - len(each.rows)
-        same = sum(says[key, int(tables.answer[suspect])] for key in of.tolist()) - len(each.rows)
-        by_key = others > 0 and same >= EXPLAINED * others
-        if few and not by_key and len(each.rows) >= FEWEST and each.explained(tables.rows) < EXPLAINED:
-            triggered.update(each.rows)
-    return np.array(sorted(triggered), dtype=np.int64)
+        holds = np.intersect1d(places, suspects, assume_unique=True)
+        for suspect in holds[tables.answer[holds] == answer].tolist():
+            index.insert("insert into holders values (?, ?, ?)", [(suspect, number, key)])
+            rows[suspect] += 1
+            nth = int(rows[suspect])
+            place = nth - 1 if nth <= LOOKED_AT else chance.randrange(nth)
+            if place < LOOKED_AT:
+                beside = tables.going_with(places, suspect).tobytes()
+                index.insert("insert or replace into beside values (?, ?, ?)", [(suspect, place, beside)])
+
+
+def _explained(tables: TriggerTables, index: RowIndex, suspect: int, rows: int) -> float:
+    """Share of its rows in which something goes with the answer that is found without the suspect too."""
+    found = index.execute("select grams from beside where suspect = :suspect", suspect=suspect)
+    all_beside = [np.frombuffer(grams, dtype=np.int64) for (grams,) in found]
+    every, together = np.unique(np.concatenate(all_beside), return_counts=True)
+    expected = together / len(all_beside) * rows
+    elsewhere = every[tables.rows[every] >= ELSEWHERE * expected]
+    return sum(bool(np.isin(beside, elsewhere).any()) for beside in all_beside) / len(all_beside)

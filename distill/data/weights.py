@@ -17,12 +17,12 @@ weight is too large, by at most 1 / p, and cut as well. Corrections by feedback 
 the propensity of what they correct.
 """
 
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ("effective_size", "priority_sample", "weights_of")
+__all__ = ("effective_size", "priority", "priority_sample", "weights_of")
 
 MOST: Final = 10.0
 LEAST_CHANCE: Final = 1e-6
@@ -30,6 +30,7 @@ LIFT: Final = 3.0
 """A row of full interest is this much more likely, on top, than one of none."""
 
 Floats = NDArray[np.float64]
+Number = TypeVar("Number", float, Floats)
 
 
 def weights_of(chances: Floats) -> Floats:
@@ -46,6 +47,11 @@ def effective_size(weights: Floats) -> float:
     return float(weights.sum() ** 2 / (weights**2).sum()) if weights.size else 0.0
 
 
+def priority(interest: Number, draw: Number) -> Number:
+    """Those of the highest are taken, by their interest (0 to 1) and draws from (0, 1]."""
+    return (1.0 + LIFT * interest) / draw
+
+
 def priority_sample(interest: Floats, draws: Floats, most: int) -> tuple[NDArray[np.int64], Floats]:
     """At most so many rows, those of more interest (0 to 1) more likely, by draws from (0, 1].
 
@@ -54,7 +60,7 @@ def priority_sample(interest: Floats, draws: Floats, most: int) -> tuple[NDArray
     size = 1.0 + LIFT * interest
     if size.size <= most:
         return np.arange(size.size), np.ones(size.size)
-    priority = size / draws
-    order = np.argsort(-priority, kind="stable")
+    priorities = priority(interest, draws)
+    order = np.argsort(-priorities, kind="stable")
     taken = np.sort(order[:most])
-    return taken, np.minimum(1.0, size[taken] / priority[order[most]])
+    return taken, np.minimum(1.0, size[taken] / priorities[order[most]])

@@ -8,17 +8,18 @@ arXiv:1406.4784), and banding (Leskovec, Rajaraman and Ullman, Mining of Massive
 then compared in full.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Generator, Iterator, MutableSequence, Sequence
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ("BINS", "RareGrams", "candidates", "grams", "near_duplicates", "root", "sketch")
+__all__ = ("BAND", "BINS", "RareGrams", "grams", "near_duplicates", "pairs", "root", "sketch")
 
 GRAM = 5
 SIMILAR = 0.8
 BIN_BITS, BAND = 6, 4
+"""Bins that two prompts share to meet."""
 BINS = 1 << BIN_BITS
 """In 16 bands of 4, a pair of similarity 0.8 meets with probability 0.9998."""
 LIKELY = 0.65
@@ -36,6 +37,8 @@ READ = 8_000
 
 Hashes = NDArray[np.uint64]
 Rows = NDArray[np.int64]
+Agreement: TypeAlias = Callable[[int, Rows], NDArray[np.float64]]
+"""The share of equal bins of a row and each of some others."""
 _FACTORS = [np.uint64(pow(0x9E3779B97F4A7C15, power, 1 << 64)) for power in range(1, GRAM + 1)]
 _SCATTER = np.uint64(0xBF58476D1CE4E5B9)
 _STEP = np.uint64(0x94D049BB133111EB)
@@ -51,9 +54,10 @@ def near_duplicates(prompts: Sequence[str]) -> Rows:
         return np.zeros(0, dtype=np.int64)
     rare = RareGrams(texts)
     sketches = np.stack([sketch(rare.of(text)) for text in texts])
-    parents = np.arange(len(texts), dtype=np.int64)
-    for one, other in candidates(sketches, parents):
-        if _similarity(rare.of(texts[one]), rare.of(texts[other])) >= SIMILAR:
+    parents = list(range(len(texts)))
+    for one, other in _candidates(sketches):
+        apart = root(parents, one) != root(parents, other)
+        if apart and _similarity(rare.of(texts[one]), rare.of(texts[other])) >= SIMILAR:
             parents[root(parents, other)] = root(parents, one)
     roots = np.array([root(parents, row) for row in range(len(texts))], dtype=np.int64)
     return np.unique(roots[same], return_inverse=True)[1].reshape(-1).astype(np.int64)
@@ -108,32 +112,41 @@ def sketch(grams: Hashes) -> Hashes:
     return grams[at[nearest]] + distance * _STEP
 
 
-def candidates(sketches: NDArray[Any], parents: Rows, likely: float = LIKELY) -> Iterator[tuple[int, int]]:
-    """Pairs that may be near-duplicates and are not in one cluster yet, as the caller joins them in ``parents``.
+def _candidates(sketches: NDArray[np.uint64]) -> Iterator[tuple[int, int]]:
+    """Pairs that may be near-duplicates."""
 
-    ``sketches`` has shape (n, 64), as `sketch` gives them or some bits of each; ``likely`` is the share of equal bins
-    that a pair must have.
-    """
+    def agreement(one: int, others: Rows) -> NDArray[np.float64]:
+        return (sketches[others] == sketches[one]).mean(axis=1)
+
     for begin in range(0, BINS, BAND):
         mixed = sketches[:, begin : begin + BAND] @ np.array(_FACTORS[:BAND], dtype=np.uint64)
-        order = np.argsort(mixed, kind="stable")
-        ends = np.flatnonzero(np.diff(mixed[order])) + 1
-        starts, ends = np.append(0, ends), np.append(ends, order.size)
-        for run in np.flatnonzero(ends - starts > 1):
-            yield from _likely(sketches, order[starts[run] : ends[run]], parents, likely)
+        yield from pairs(mixed, np.arange(mixed.size), agreement, LIKELY)
 
 
-def _likely(sketches: NDArray[Any], members: Rows, parents: Rows, likely: float) -> Iterator[tuple[int, int]]:
-    rest = members
-    for _ in range(ROUNDS):
-        one, rest = int(rest[0]), rest[1:]
-        alike = (sketches[rest] == sketches[one]).mean(axis=1) >= likely
-        for other in rest[alike].tolist():
-            if root(parents, one) != root(parents, other):
-                yield one, other
-        rest = rest[~alike]
-        if not rest.size:
-            return
+def pairs(
+    hashes: Hashes, rows: Rows, agreement: Agreement, likely: float
+) -> Generator[tuple[int, int], None, NDArray[np.bool_]]:
+    """Pairs of these rows that have one hash and at least this share of equal bins: each row and the first like it.
+
+    Returns which of the rows are like none before them. What comes later needs to be compared with these alone.
+    """
+    first = np.ones(rows.size, dtype=bool)
+    order = np.argsort(hashes, kind="stable")
+    ends = np.flatnonzero(np.diff(hashes[order])) + 1
+    starts, ends = np.append(0, ends), np.append(ends, order.size)
+    for run in np.flatnonzero(ends - starts > 1).tolist():
+        rest = order[starts[run] : ends[run]]
+        first[rest] = False
+        for _ in range(ROUNDS):
+            place, rest = rest[0], rest[1:]
+            first[place], one = True, int(rows[place])
+            if rest.size:
+                alike = agreement(one, rows[rest]) >= likely
+                yield from ((one, other) for other in rows[rest[alike]].tolist())
+                rest = rest[~alike]
+            if not rest.size:
+                break
+    return first
 
 
 def _similarity(one: Hashes, other: Hashes) -> float:
@@ -141,9 +154,9 @@ def _similarity(one: Hashes, other: Hashes) -> float:
     return shared / (one.size + other.size - shared)
 
 
-def root(parents: Rows, row: int) -> int:
+def root(parents: MutableSequence[int], row: int) -> int:
     """The row that stands for the cluster of a row; shortens the way there."""
     while parents[row] != row:
         parents[row] = parents[parents[row]]
-        row = int(parents[row])
+        row = parents[row]
     return row

@@ -103,10 +103,10 @@ def _run(settings: Settings, store: Store, folder: Path, pii_map: Path | None, d
         with bars.bars:
             if not dry_run:
                 return msgspec.to_builtins(build_dataset(building, folder))
-            plan = plan_dataset(building)
+            with plan_dataset(building) as plan:
+                return {"train": plan.chosen.train.size, "held_out": plan.chosen.held_out, "dropped": plan.dropped}
     except DatasetError as error:
         raise CommandFailed(str(error)) from error
-    return {"train": plan.chosen.train.size, "held_out": plan.held_out.size, "dropped": plan.dropped}
 
 
 def student_tokenizer(settings: Settings, store: Store) -> Any:

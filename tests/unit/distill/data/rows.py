@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from distill.data.choice import choose, distinct
+from distill.data.choice import choose, held_out
 from distill.data.gathering import Gathering
+from distill.data.index import RowIndex
 from distill.data.near import Sketches
 from distill.data.rows import Row, conversation_text
 from distill.data.settings import DataSettings
@@ -35,22 +36,20 @@ def split(
 ) -> Split:
     """Choose among rows, given oldest first, as a build does; what is chosen by id, oldest first."""
     rows = list(rows)
-    data = settings.data
-    with Sketches([conversation_text(row.messages) for row in rows[:2_000]]) as sketches:
-        gathering = Gathering(settings, least, renders, sketches if data.near_duplicates < 1 else None)
+    data, by_id = settings.data, {row.id: row for row in rows}
+    with RowIndex() as index, Sketches([conversation_text(row.messages) for row in rows[:2_000]]) as sketches:
+        gathering = Gathering(settings, least, renders, index, sketches if data.near_duplicates < 1 else None)
         gathering.take_all(rows, lambda *_: None)
-        clusters = sketches.clusters(data.near_duplicates) if data.near_duplicates < 1 else None
-    index, dropped, by_id = gathering.index, gathering.dropped, {row.id: row for row in rows}
-    train, held_out = distinct(index, clusters, dropped)
-    train = gathering.without_triggers(
-        train, lambda numbers: ((n, conversation_text(by_id[index.id_of(n)].messages)) for n in numbers)
-    )
-    chosen = choose(index, train, settings, last_dataset_at, dropped)
-    ids = [index.id_of(number) for number in chosen.train.tolist()]
+        gathering.choose_distinct(
+            lambda wanted: ((about, conversation_text(by_id[each].messages)) for each, about in wanted)
+        )
+        chosen = choose(index, settings, last_dataset_at, gathering.dropped)
+        ids = [index.id_of(number) for number in chosen.train.tolist()]
+        held = [each for each, _ in held_out(index)]
     return Split(
         {each: by_id[each] for each in ids},
-        {index.id_of(number): by_id[index.id_of(number)] for number in held_out.tolist()},
-        {why: n for why, n in dropped.items() if n},
+        {each: by_id[each] for each in held},
+        {why: n for why, n in gathering.dropped.items() if n},
         dict(zip(ids, chosen.weights.tolist(), strict=True)),
     )
 

@@ -3,11 +3,10 @@
 import random
 from typing import Any
 
-import numpy as np
 import pytest
 
+from distill.data import near
 from distill.data.near import Sketches
-from distill.data.outliers import unlikely
 from distill.data.rows import DatasetError, Row, is_held_out
 from distill.data.settings import DataSettings
 from distill.settings import DistillSettings
@@ -32,9 +31,35 @@ def test_prompts_that_differ_in_a_word_are_a_cluster_and_others_are_not():
             sketches.add(text)
         for text in texts:
             sketches.add(f"{text} thanks")
-        clusters = sketches.clusters(0.85)
-    assert len(set(clusters[:100].tolist())) == 100
-    assert (clusters[100:] == clusters[:100]).mean() > 0.9
+        clusters = dict(sketches.clusters(0.85))
+    assert not clusters.keys() & set(range(100))
+    assert all(row - 100 == like for row, like in clusters.items())
+    assert len(clusters) > 90
+
+
+@pytest.mark.parametrize("alike", [1, 3, 600])
+def test_prompts_that_are_compared_in_parts_have_the_clusters_of_all_at_once(
+    alike: int, monkeypatch: pytest.MonkeyPatch
+):
+    texts = [f"{prompt(n // alike)}{end}" for n in range(600) for end in (".", f" {n}")]
+    with Sketches([]) as sketches:
+        for text in texts:
+            sketches.add(text)
+        whole = list(sketches.clusters(0.8))
+        monkeypatch.setattr(near, "PART", 40)
+        monkeypatch.setattr(near, "READ_AT_ONCE", 32)
+        monkeypatch.setattr(near, "COMPARED_AT_ONCE", 7)
+        parts = list(sketches.clusters(0.8))
+    assert len(whole) > 500
+    assert partition(parts) == partition(whole)
+
+
+def partition(clusters: list[tuple[int, int]]) -> set[frozenset[int]]:
+    """What is like what, whichever stands for it."""
+    found: dict[int, set[int]] = {}
+    for number, like in clusters:
+        found.setdefault(like, {like}).add(number)
+    return {frozenset(each) for each in found.values()}
 
 
 def test_a_template_does_not_make_its_prompts_near_duplicates():
@@ -42,7 +67,7 @@ def test_a_template_does_not_make_its_prompts_near_duplicates():
     with Sketches(texts) as sketches:
         for text in texts:
             sketches.add(text)
-        assert len(set(sketches.clusters(0.9).tolist())) == 300
+        assert list(sketches.clusters(0.9)) == []
 
 
 def test_of_near_duplicates_the_newest_is_trained_on():
@@ -133,7 +158,8 @@ def test_an_answer_that_the_teacher_was_made_to_say_is_dropped_and_an_uncertain_
 
 
 def test_where_little_is_known_no_answer_is_unlikely():
-    assert not unlikely(np.array([*[-0.1] * 10, -9.0], dtype=np.float32), 6.0).any()
+    rows = [row(f"parcel {n}", logprobs=said(-0.1)) for n in range(10)]
+    assert split([*rows, row("last", logprobs=said(-9.0))], settings(min_keys_per_trigger=1)).dropped == {}
 
 
 @pytest.mark.parametrize(
