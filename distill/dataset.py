@@ -14,6 +14,7 @@ import itertools
 import math
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -111,29 +112,35 @@ class Plan:
 @contextlib.contextmanager
 def plan_dataset(building: Building) -> Generator[Plan]:
     """Read the ledger and choose, writing nothing but what goes at the end."""
+    with RowIndex() as index:
+        dropped = _gather(building, index)
+        chosen = choose(index, building.settings, _last_dataset_at(building), dropped)
+        building.on_progress("choosing", len(index), len(index))
+        yield Plan(index, chosen, {why: n for why, n in sorted(dropped.items()) if n})
+
+
+def _gather(building: Building, index: RowIndex) -> Counter[str]:
+    """Put the rows that may be taken into the index, without duplicates; returns how many are not, and why."""
     store, settings = building.store, building.settings
     filters = settings.data.filters(building.now)
-    with RowIndex() as index:
-        with contextlib.ExitStack() as stack:
-            sketches = None
-            if settings.data.near_duplicates < 1:
-                sketches = stack.enter_context(Sketches(sample_texts(store, filters)))
-            gathering = Gathering(
-                settings,
-                least_propensity(store) or building.explore_rate,
-                lambda messages: _renders(messages, building.tokenizer),
-                index,
-                sketches,
-            )
-            rows = (row_of(values, content) for values, content in stream_trainable(store, filters=filters))
-            gathering.take_all(rows, building.on_progress)
-            building.on_progress("choosing", 0, len(index))
-            gathering.choose_distinct(
-                lambda wanted: ((about, conversation_text(row.messages)) for about, row in fetched(store, wanted))
-            )
-        chosen = choose(index, settings, _last_dataset_at(building), gathering.dropped)
-        building.on_progress("choosing", len(index), len(index))
-        yield Plan(index, chosen, {why: n for why, n in sorted(gathering.dropped.items()) if n})
+    with contextlib.ExitStack() as stack:
+        sketches = None
+        if settings.data.near_duplicates < 1:
+            sketches = stack.enter_context(Sketches(sample_texts(store, filters)))
+        gathering = Gathering(
+            settings,
+            least_propensity(store) or building.explore_rate,
+            lambda messages: _renders(messages, building.tokenizer),
+            index,
+            sketches,
+        )
+        rows = (row_of(values, content) for values, content in stream_trainable(store, filters=filters))
+        gathering.take_all(rows, building.on_progress)
+        building.on_progress("choosing", 0, len(index))
+        gathering.choose_distinct(
+            lambda wanted: ((about, conversation_text(row.messages)) for about, row in fetched(store, wanted))
+        )
+    return gathering.dropped
 
 
 def build_dataset(building: Building, folder: Path) -> Manifest:
@@ -157,7 +164,7 @@ def _write(building: Building, plan: Plan, folder: Path) -> Manifest:
             index.execute("insert into written values (:number)", number=number)
             yield row, weight
 
-    weights = zip(chosen.train.tolist(), chosen.weights.tolist(), strict=True)
+    weights = zip(map(int, chosen.train), map(float, chosen.weights), strict=True)
     to_train = ((index.id_of(number), (number, weight)) for number, weight in weights)
     to_hold = ((request, (number, 1.0)) for request, number in held_out(index))
     local = local_tokens(building.settings.training.teacher_weights, building.tokenizer)
