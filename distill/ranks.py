@@ -4,7 +4,7 @@ torchrun and Ray Train say it in variables. Without those this is the first proc
 """
 
 import os
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
@@ -46,15 +46,19 @@ def is_first() -> bool:
     return rank() == 0
 
 
-def join() -> None:
-    """Meet the others, if there are any and whoever started this process has not done so: Gloo, and NCCL on GPUs."""
+def join() -> Callable[[], None]:
+    """Meet the others, if there are any and whoever started this process has not done so: Gloo, and NCCL on GPUs.
+
+    Returns how to part from them again: a process that ends while Gloo's threads run may be aborted.
+    """
     import torch
 
     if world() == 1 or torch.distributed.is_initialized():
-        return
+        return lambda: None
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    return torch.distributed.destroy_process_group
 
 
 def wait_for_all() -> None:

@@ -116,11 +116,17 @@ def train(config: TrainConfig, job: Path, stop: "StopFlag") -> None:
         return  # the rename to `output` is the last thing a run does
     from distill.student_engine import sampler_of
 
-    ranks.join()
+    part = ranks.join()
     with ranks.first_alone():
         source = _source(config, job)
-    with sampler_of(config, job, source) as sampler:
-        _train_from(source, config, job, stop, sampler)
+    try:
+        with sampler_of(config, job, source) as sampler:
+            _train_from(source, config, job, stop, sampler)
+    except Stopped:
+        part()
+        raise
+    # after a failure nobody parts: the others may wait for this process, and end with it
+    part()
 
 
 def _train_from(source: Path, config: TrainConfig, job: Path, stop: "StopFlag", sampler: "Sampler | None") -> None:

@@ -48,6 +48,8 @@ class Asked:
     logprob: float
     began: float
     ended: float
+    cut: bool
+    """Whether a stream that had begun ended in an error event."""
 
 
 @dataclass
@@ -123,7 +125,8 @@ class SwapWorld:
         answer = client.post(f"{self.world.url}/v1/chat/completions", json=body, headers=self.world.headers())
         route, release = (answer.headers.get(f"x-stillroom-{name}", "") for name in ("route", "release"))
         fingerprint, logprob = _read(answer, stream) if answer.status_code == 200 else (None, 0.0)
-        return Asked(answer.status_code, route, release, fingerprint, text, logprob, began, time.monotonic())
+        cut = stream and answer.status_code == 200 and '"error"' in answer.text and "data: [DONE]" not in answer.text
+        return Asked(answer.status_code, route, release, fingerprint, text, logprob, began, time.monotonic(), cut)
 
     def wrong(self, asked: Asked) -> str | None:
         """What is wrong with an answer, if anything."""
@@ -131,6 +134,8 @@ class SwapWorld:
             return f"status {asked.status}"
         if asked.route == "teacher":
             return None
+        if asked.cut:
+            return "a stream that was cut"
         if asked.fingerprint != asked.release:
             return f"stamped {asked.fingerprint}, routed for {asked.release}"
         off = abs(asked.logprob - self.references[asked.release][asked.text])
