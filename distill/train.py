@@ -122,10 +122,9 @@ def train(config: TrainConfig, job: Path, stop: "StopFlag") -> None:
     try:
         with sampler_of(config, job, source) as sampler:
             _train_from(source, config, job, stop, sampler)
-    except Stopped:
+    except Stopped:  # by all of them; after a failure nobody parts, for the others may wait for this one
         part()
         raise
-    # after a failure nobody parts: the others may wait for this process, and end with it
     part()
 
 

@@ -116,8 +116,8 @@ class Fleet:
         self._students.forget_ended()
         rows = list(self._rows(live))
         await asyncio.to_thread(self._report, rows)
-        answers = any((row.release_id, row.state) == (champion.id, "ready") for row in rows) if champion else True
-        readiness.tell(self.logs.parent, answers)
+        are_ready = champion is None or any((row.release_id, row.state) == (champion.id, "ready") for row in rows)
+        readiness.tell(self.logs.parent, are_ready)
         self._count_hours()
         if self._looked - self._told >= HOURS_S:
             await asyncio.to_thread(self._tell_hours)

@@ -19,7 +19,7 @@ from tests.gateway_fixtures import RELEASE
 
 READY_SECONDS = 180
 SMALL_CACHE = ("--kv-cache-memory-bytes", str(64 << 20))
-"""Room for 100,000 tokens of the tiny model: there may be eight engines at once, and not 24 GB."""
+"""Room for 100,000 tokens of the tiny model: with five engines at once there is to be memory for what is tested."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,8 @@ def smollm2_tokenizer():
 def tiny_options(folder: Path, **changes) -> EngineOptions:
     """Options that serve a tiny model on a free port."""
     values = {"served_name": "student", "release": RELEASE, "context_tokens": 1024, "device": "cpu"}
-    values["extra_args"] = SMALL_CACHE
-    return EngineOptions(**(values | {"weights": folder, "port": free_port()} | changes))
+    here = {"weights": folder, "port": free_port(), "extra_args": SMALL_CACHE}
+    return EngineOptions(**(values | here | changes))
 
 
 def family(pid: int) -> list[psutil.Process]:
