@@ -46,7 +46,7 @@ def killed(processes: list[psutil.Process]) -> None:
 
 def trainer_of(processes: list[psutil.Process]) -> psutil.Process:
     """The one that trains, not its launcher."""
-    return next(process for process in processes if "-I" not in process.cmdline())
+    return next(process for process in processes if "-I" not in process.info["cmdline"])
 
 
 def written(release: Release) -> list[tuple[Path, int]]:
@@ -97,7 +97,7 @@ async def test_a_trainer_that_is_killed_again_and_again_fails_the_job_with_the_c
     while not running.done():
         for process in await asyncio.to_thread(trainers, context.folder(job)):
             with contextlib.suppress(psutil.NoSuchProcess):
-                if "-I" not in process.cmdline() and process.pid not in seen:
+                if "-I" not in process.info["cmdline"] and process.pid not in seen:
                     seen.add(process.pid)
                     process.kill()
         await asyncio.sleep(0.05)
